@@ -25,8 +25,8 @@ import numpy as np
 from PIL import Image
 
 from melanoma_lab.config.schema.training_images import AugmentorBalancing
-from melanoma_lab.input_pipeline.balancing.balanced_set import BalancedSet, TrainingSplit
-from melanoma_lab.input_pipeline.balancing.strategies import balance
+from melanoma_lab.input_pipeline.balanced_set import BalancedSet, TrainingSplit
+from melanoma_lab.input_pipeline.balancing import balance
 
 ROTATE = {"probability": 0.7, "max_left_rotation": 10, "max_right_rotation": 10}
 

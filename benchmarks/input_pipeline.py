@@ -26,7 +26,7 @@ from melanoma_lab.__main__ import CONF_DIR
 from melanoma_lab.config.schema.training import Precision, Training
 from melanoma_lab.config.schema.training_images import Augmentation, FlipRotateZoom, NoAugmentation
 from melanoma_lab.config.validation import validate_config
-from melanoma_lab.input_pipeline.balancing.strategies import balance
+from melanoma_lab.input_pipeline.balancing import balance
 from melanoma_lab.input_pipeline.batches import make_evaluation_batches, make_training_batches
 from melanoma_lab.input_pipeline.prepare import prepare_data
 from melanoma_lab.models.augmentation import build_augmentation_layers

@@ -21,7 +21,7 @@ import numpy as np
 from melanoma_lab.config.schema.architecture import Vgg5
 from melanoma_lab.config.schema.regularisation import NoRegularisation
 from melanoma_lab.config.schema.training import Precision, Training
-from melanoma_lab.input_pipeline.balancing.balanced_set import BalancedSet
+from melanoma_lab.input_pipeline.balanced_set import BalancedSet
 from melanoma_lab.input_pipeline.batches import make_evaluation_batches, make_training_batches
 from melanoma_lab.training.hardware import (
     count_available_threads,

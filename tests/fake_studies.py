@@ -14,8 +14,8 @@ from mlflow.entities import Metric, Param
 from melanoma_lab.comparison.study import Study, load_study
 from melanoma_lab.config.schema.tracking import Tracking
 from melanoma_lab.evaluation import predictions
+from melanoma_lab.evaluation.evaluated_run import compare_with_chance
 from melanoma_lab.evaluation.predictions import Predictions
-from melanoma_lab.evaluation.run_metrics import compare_with_chance
 from melanoma_lab.tracking.client import connect_for_reading
 
 SLUGS = ("melanoma", "nevus", "keratosis", "vascular_lesion")

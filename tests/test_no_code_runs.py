@@ -16,7 +16,7 @@ from pictures import paint
 import melanoma_lab
 from melanoma_lab.audit.inspection import inspect_files
 from melanoma_lab.core.checksummed_files import open_array
-from melanoma_lab.data.pixel_cache import compute_file_digests, load_pixels
+from melanoma_lab.data.cache import compute_file_digests, load_pixels
 
 PACKAGE = Path(melanoma_lab.__file__).parent
 

@@ -30,8 +30,8 @@ from numpy.typing import NDArray
 from melanoma_lab.audit.descriptors import SCALE_STEP
 
 N_ANGLES: Final = 72
+#: Number of blocks along each side of the image; details are compared within blocks.
 N_BLOCKS: Final = 8
-"""Number of blocks along each side of the image; details are compared within blocks."""
 
 _Floats: TypeAlias = NDArray[np.float32]
 _IDENTITY = np.eye(2, 3, dtype=np.float32)
@@ -45,10 +45,7 @@ def similarity_transform(
 ) -> _Floats:
     """Build transforms, shape (p, 2, 3), that mirror (y to -y), rotate and scale.
 
-    Args:
-        mirrored: (p,) bool, whether to mirror.
-        angle: (p,) rotation in radians.
-        scale: (p,) scale factor.
+    The three arguments have shape (p,); angles are in radians.
     """
     cosine, sine = np.cos(angle) * scale, np.sin(angle) * scale
     sign = np.where(mirrored, -1.0, 1.0)
@@ -63,7 +60,6 @@ def propose_turns(first: NDArray[np.complex64], second: NDArray[np.complex64]) -
 
     Args:
         first: (p, c, orders, rings) complex64, harmonics of the first images, orders from 1 on.
-        second: The same of the second images.
 
     Returns:
         (p, 2, 3) transforms with the highest correlation.
@@ -96,7 +92,6 @@ def propose_shifts(first: _Floats, second: _Floats, scales: Sequence[float] = (1
 
     Args:
         first: (p, g, g) float32, the first images.
-        second: The same of the second images.
         scales: Scales to try; below 1 if the first image is a crop of the second.
 
     Returns:
@@ -186,9 +181,7 @@ def refine(
 
     Args:
         first: (p, s, s) float32, the first images.
-        second: (p, s, s) float32, the second images.
         transform: (p, 2, 3) initial transforms from first to second.
-        n_iterations: Number of steps.
 
     Returns:
         The best transforms among all steps, from first to second; and their normalised
@@ -219,8 +212,7 @@ def _energy(planes: _Floats) -> _Floats:
 
 def invert(transform: _Floats) -> _Floats:
     """Invert (p, 2, 3) affine transforms."""
-    inverse: _Floats = np.linalg.inv(_with_last_row(transform))[:, :2]
-    return inverse
+    return np.linalg.inv(_with_last_row(transform))[:, :2]
 
 
 def _descend(
@@ -269,7 +261,6 @@ def score_detail_agreement(
 
     Args:
         first: (p, s, s) float32, grey levels of the first images from 0 to 255.
-        second: The same of the second images.
         transform: (p, 2, 3) transforms that align the images.
         sigma: Standard deviation in pixels of the Gaussian blur that removes the details.
 
@@ -323,8 +314,7 @@ def _blocks(flat: _Floats, size: int) -> _Floats:
     n = len(flat)
     planes = flat.reshape(n, size, size)[:, :used, :used]
     blocks = planes.reshape(n, N_BLOCKS, side, N_BLOCKS, side).transpose(0, 1, 3, 2, 4)
-    flattened: _Floats = blocks.reshape(n, N_BLOCKS**2, side**2)
-    return flattened
+    return blocks.reshape(n, N_BLOCKS**2, side**2)
 
 
 def _standardised(values: _Floats, weight: _Floats) -> _Floats:

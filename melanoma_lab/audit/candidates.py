@@ -25,10 +25,10 @@ from melanoma_lab.audit.alignment import similarity_transform, warp_planes
 from melanoma_lab.audit.descriptors import compute_fingerprints, reduce_size
 from melanoma_lab.core.console import ProgressCallback
 
+#: Number of dimensions of the projection; 32 to 64 found the same copies among 10,000 images.
 N_DIMENSIONS: Final = 48
-"""Number of dimensions of the projection; 32 to 64 found the same copies among 10,000 images."""
+#: Number of images that the projection is learnt from; with 512, 1 % of the crops were missed.
 N_SAMPLE: Final = 1024
-"""Number of images that the projection is learnt from; with 512, 1 % of the crops were missed."""
 
 _SIDE = 48
 _RIDGE = 1e-3
@@ -36,19 +36,16 @@ _ROWS_AT_ONCE = 8192
 
 
 def learn_projection(
-    original: NDArray[np.float32],
-    versions: NDArray[np.float32],
-    n_dimensions: int = N_DIMENSIONS,
+    original: NDArray[np.float32], versions: NDArray[np.float32]
 ) -> NDArray[np.float64]:
     """Learn a projection of features that distinguishes images and ignores harmless changes.
 
     Args:
         original: (n, d) features of the sample, n at least 1.
         versions: (v, n, d) features of v changed versions of the same images.
-        n_dimensions: Number of columns, at most d.
 
     Returns:
-        (d, n_dimensions) float64, the matrix to multiply features by.
+        (d, N_DIMENSIONS) float64, the matrix to multiply features by.
     """
     every = np.concatenate([original[None], versions]).astype(np.float64)
     deviations = (every - every.mean(axis=0)).reshape(-1, original.shape[1])
@@ -57,7 +54,7 @@ def learn_projection(
     total = centred.T @ centred / len(centred)
     n_features = original.shape[1]
     ridge = _RIDGE * np.trace(within) / n_features + 1e-9
-    first = n_features - min(n_dimensions, n_features)
+    first = n_features - min(N_DIMENSIONS, n_features)
     _, directions = eigh(
         total, within + ridge * np.eye(n_features), subset_by_index=[first, n_features - 1]
     )
@@ -66,10 +63,10 @@ def learn_projection(
 
 
 def compute_distorted_features(
-    images: NDArray[np.uint8], executor: Executor | None = None
+    images: NDArray[np.uint8], executor: Executor
 ) -> NDArray[np.float32]:
     """Compute the features, shape (v, n, d), of v distorted versions of n images."""
-    described = (executor.map if executor else map)(compute_fingerprints, distort(images))
+    described = executor.map(compute_fingerprints, distort(images))
     return np.stack([fingerprints.features for fingerprints in described])
 
 
@@ -151,19 +148,17 @@ def find_nearest_pairs(
 ) -> NDArray[np.intp]:
     """Find the exact pairs of nearest neighbours by cosine similarity.
 
-    scikit-learn's brute-force search works block by block, so that memory grows with n and not
-    with n squared, and uses all cores.
+    scikit-learn's brute-force search works block by block, so that memory grows with n and not with
+    n squared, and uses all cores.
 
     Args:
         queries: (n, d) float32, rows of length 1.
         base: (m, d) float32, rows of length 1; None: search among the queries themselves.
-        n_neighbours: Largest number of neighbours of each query.
         min_similarity: Cosine below which a neighbour is dropped.
-        progress: Called with (done, total) queries.
 
     Returns:
-        (p, 2) integers, sorted and unique: indices into queries and base; without base, two
-        indices into queries, the smaller first.
+        (p, 2) integers, sorted and unique: indices into queries and base; without base, two indices
+        into queries, the smaller first.
     """
     from sklearn.neighbors import NearestNeighbors  # imported here because it is slow to import
 
@@ -219,5 +214,4 @@ def project(
 
 def _images(planes: NDArray[np.float32], n: int, side: int) -> NDArray[np.uint8]:
     stacked = planes.reshape(n, 3, side, side).transpose(0, 2, 3, 1)
-    rounded: NDArray[np.uint8] = np.clip(np.rint(stacked), 0, 255).astype(np.uint8)
-    return rounded
+    return np.clip(np.rint(stacked), 0, 255).astype(np.uint8)

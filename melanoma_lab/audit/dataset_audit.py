@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import PurePosixPath
@@ -10,19 +11,26 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-from melanoma_lab.audit.class_checks import measure_class_sizes, measure_source_confounding
-from melanoma_lab.audit.findings import Findings, Group, RandomSplitLeakage
+from melanoma_lab.audit.findings import (
+    MAX_MARGIN,
+    ClassSize,
+    Findings,
+    Group,
+    RandomSplitLeakage,
+    SourceFindings,
+)
 from melanoma_lab.audit.inspection import Inspection
 from melanoma_lab.config.schema.data import GroupingRule
-from melanoma_lab.data.grouping import assign_photographs, group_images
 from melanoma_lab.data.image_files import IMAGE_FORMATS
 from melanoma_lab.data.listing import Listing
-from melanoma_lab.data.split import TEST, TRAIN, VAL
+from melanoma_lab.data.split import SPLITS, TEST, TRAIN, VAL, assign_photographs, group_images
 
 #: Share of test images in random splits of single files, as the course project made them. They
 #: replace the published split if there is none.
 TEST_SHARE: Final = 0.2
 N_RANDOM_SPLITS: Final = 20
+#: Share of a class in the test split if no split was published (``split=holdout``).
+DEFAULT_TEST_SHARE: Final = 0.15
 #: Smallest side in pixels at which a lesion can be seen.
 MIN_SIDE_PIXELS: Final = 32
 #: Largest usual ratio between the sides of a photograph.
@@ -41,7 +49,6 @@ def audit_images(
     Args:
         listing: listing of the dataset, with the column digest in its images; labels are those of
             the folders.
-        inspection: inspection of these files.
         name: name of the option of the group ``dataset``.
         classes: value of ``dataset.classes``; None: all classes that are found.
 
@@ -65,7 +72,12 @@ def audit_images(
         dataset=name,
         n_images=len(manifest),
         judged_split="published" if published else "random",
-        class_counts=_class_counts(manifest, published=published),
+        class_counts=_counts(
+            manifest["published"].replace("", "none")
+            if published
+            else pd.Series("all", manifest.index),
+            manifest["label"],
+        ),
         source_by_class=_counts(manifest["label"], manifest["source"].replace("", "unknown")),
         class_sizes=measure_class_sizes(readable, published=published),
         sources=measure_source_confounding(readable["label"], readable["source"]),
@@ -89,7 +101,13 @@ def audit_images(
             _has_several(readable, "photograph", "digest")
             & _has_several(readable, "photograph", "label"),
         ),
-        metadata_conflicts=_metadata_conflicts(manifest),
+        metadata_conflicts=[
+            {"image_id": image_id, "label": label, "diagnosis": diagnosis}
+            for image_id, label, diagnosis in manifest[
+                ["image_id", "label", "diagnosis"]
+            ].itertuples(index=False, name=None)
+            if diagnosis not in ("", label)
+        ],
         groups=_groups(readable, "group"),
         cross_split_groups=_groups(
             readable,
@@ -128,11 +146,7 @@ def _find_leaking(table: pd.DataFrame, part: str) -> list[str]:
 
 
 def _draw_random_splits(group: pd.Series) -> tuple[RandomSplitLeakage, list[str]]:
-    """Draw random splits of single files.
-
-    Returns:
-        The share of leaking test images, and the part of each image in the first split.
-    """
+    """Draw random splits of single files; return their leakage, and the parts of the first one."""
     codes, names = pd.factorize(group)
     n_test = round(TEST_SHARE * len(codes))
     shares, example = [], [TRAIN] * len(codes)
@@ -145,12 +159,6 @@ def _draw_random_splits(group: pd.Series) -> tuple[RandomSplitLeakage, list[str]
             example = [TEST if test else TRAIN for test in is_test]
     figures = (float(np.mean(shares)), min(shares), max(shares))
     return RandomSplitLeakage(TEST_SHARE, N_RANDOM_SPLITS, *(round(f, 4) for f in figures)), example
-
-
-def _class_counts(manifest: pd.DataFrame, *, published: bool) -> dict[str, dict[str, int]]:
-    if not published:
-        return _counts(pd.Series("all", manifest.index), manifest["label"])
-    return _counts(manifest["published"].replace("", "none"), manifest["label"])
 
 
 def _counts(outer: pd.Series, inner: pd.Series) -> dict[str, dict[str, int]]:
@@ -170,15 +178,6 @@ def _named_pairs(table: pd.DataFrame, pairs: pd.DataFrame) -> list[dict[str, Any
     ]
     return [
         dict(zip(("first", "second", "score", "kind"), row, strict=True)) for row in sorted(rows)
-    ]
-
-
-def _metadata_conflicts(manifest: pd.DataFrame) -> list[dict[str, str]]:
-    differs = (manifest["diagnosis"] != "") & (manifest["diagnosis"] != manifest["label"])
-    columns = ["image_id", "label", "diagnosis"]
-    return [
-        dict(zip(columns, row, strict=True))
-        for row in manifest.loc[differs, columns].itertuples(index=False, name=None)
     ]
 
 
@@ -238,3 +237,76 @@ def _explain_suspicion(image_id: str, fact: tuple[str, int, int, str, bool]) -> 
     if constant:
         reasons.append("a single colour")
     return reasons
+
+
+def measure_class_sizes(readable: pd.DataFrame, *, published: bool) -> dict[str, ClassSize]:
+    """Check whether each class has enough images to be split and measured.
+
+    Args:
+        readable: table of readable images with the columns label, group and judged.
+        published: whether ``judged`` is a published split.
+    """
+    sizes = {}
+    for label, rows in readable.groupby("label"):
+        groups = rows["group"].nunique()
+        test = rows.loc[rows["judged"] == TEST, "group"].nunique()
+        if not (published and test):
+            test = round(DEFAULT_TEST_SHARE * groups)
+        margin = _margin(test)
+        sizes[str(label)] = ClassSize(
+            images=len(rows),
+            groups=groups,
+            test_groups=test,
+            margin=round(margin, 3),
+            splittable=groups >= len(SPLITS),
+            measurable=margin <= MAX_MARGIN,
+        )
+    return sizes
+
+
+def _margin(n: int) -> float:
+    """Return half the width of Wilson's 95 % interval (JASA 22, 1927) for a share of 0.8 of n."""
+    if n == 0:
+        return 0.5
+    z, share = 1.959964, 0.8
+    spread = math.sqrt(share * (1 - share) / n + (z / (2 * n)) ** 2)
+    return z * spread / (1 + z**2 / n)
+
+
+def measure_source_confounding(labels: pd.Series, sources: pd.Series) -> SourceFindings:
+    """Measure how well the source of an image predicts its class.
+
+    Args:
+        labels: class of each image, str, shape (n,).
+        sources: source of each image, str, shape (n,); empty if unknown.
+    """
+    known = sources != ""
+    table = pd.crosstab(labels[known], sources[known])
+    if min(table.shape) < 2:
+        return SourceFindings(int(known.sum()), table.shape[1], None, None, None, None, {}, {})
+    share = table.div(table.sum(axis=1), axis=0)
+    # The best rule for two classes has accuracy (1 + total variation distance) / 2.
+    rows = share.to_numpy()
+    distance = np.abs(rows[:, None] - rows[None]).sum(axis=2) / 2
+    told_apart = (1 + distance.sum(axis=1) / (len(rows) - 1)) / 2
+    only = table[(table > 0).sum(axis=1) == 1]
+    # Cramér's V, Cramér (1946), section 21.9; importing SciPy's takes a second.
+    counts = table.to_numpy()
+    n = counts.sum()
+    expected = np.outer(counts.sum(axis=1), counts.sum(axis=0)) / n
+    chi_squared = ((counts - expected) ** 2 / expected).sum()
+    return SourceFindings(
+        n_known=int(known.sum()),
+        n_sources=table.shape[1],
+        # Balanced accuracy is the mean over classes of the share predicted correctly, so each
+        # source contributes the largest share that any class has in it.
+        balanced_accuracy=round(float(share.max(axis=0).sum() / len(share)), 4),
+        chance=round(1 / len(share), 4),
+        pairwise_accuracy=round(float(told_apart.mean()), 4),
+        cramers_v=round(float(np.sqrt(chi_squared / n / (min(table.shape) - 1))), 4),
+        told_apart={
+            str(label): round(float(value), 4)
+            for label, value in zip(share.index, told_apart, strict=True)
+        },
+        single_source_classes={str(label): str(row.idxmax()) for label, row in only.iterrows()},
+    )

@@ -26,12 +26,12 @@ from numpy.typing import NDArray
 
 from melanoma_lab.core.console import ProgressCallback
 
+#: Smallest side of images in pixels; features are computed from a reduction to this side.
 MIN_SIDE = 32
-"""Smallest side of images in pixels; features are computed from a reduction to this side."""
+#: Side of the grey thumbnail in pixels (the image's own side if that is smaller).
 THUMBNAIL = 64
-"""Side of the grey thumbnail in pixels (the image's own side if that is smaller)."""
+#: Factor between the radii of neighbouring rings.
 SCALE_STEP = 1.2
-"""Factor between the radii of neighbouring rings."""
 N_RINGS = 10
 MAX_ORDER = 8
 
@@ -77,7 +77,6 @@ def compute_fingerprints(
     Args:
         images: (n, s, s, 3) uint8, s at least 32; a memory map is read block by block.
         executor: Executor whose threads share the blocks; None: one thread.
-        progress: Called with (done, total) images.
 
     Raises:
         ValueError: If the array has another shape or type.
@@ -118,15 +117,7 @@ def check_images(images: NDArray[np.uint8]) -> None:
 
 
 def reduce_size(planes: NDArray[np.float32], size: int) -> NDArray[np.float32]:
-    """Reduce square planes to a smaller side by averaging areas.
-
-    Args:
-        planes: (n, s, s) float32.
-        size: New side in pixels, at most s.
-
-    Returns:
-        (n, size, size) float32.
-    """
+    """Reduce (n, s, s) square planes to a smaller side in pixels by averaging areas."""
     if planes.shape[-1] == size:
         return planes
     weights = _area_weights(planes.shape[-1], size)
@@ -261,16 +252,12 @@ class DistinctImages:
 
     Args:
         images: (n, s, s, 3) uint8.
-        pool: Executor whose threads share the work.
-        progress: Called with (done, total) images while fingerprints are computed.
 
     Attributes:
-        images: The images.
         members: Digest of the pixels -> indices of the images with this digest.
         digests: All digests, sorted.
         distinct: (d,) index of one image of each digest, in the order of the digests, so that
             results do not depend on the order of the images.
-        fingerprints: Fingerprints of all n images.
     """
 
     def __init__(

@@ -6,15 +6,71 @@ import dataclasses
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from melanoma_lab.audit.class_checks import ClassSize, SourceFindings
 from melanoma_lab.config.schema.data import Dataset, Isic9Dataset, LabelSource, OnConflict
 from melanoma_lab.core.files import hash_text, replace_file
 from melanoma_lab.core.formatting import format_count
 from melanoma_lab.core.shell_commands import format_lab_command
 
 Group = list[str]
+
+#: Largest uncertainty of a class's sensitivity, both ways, at which the class can be measured.
+MAX_MARGIN: Final = 0.2
+#: Balanced accuracy of distinguishing two classes by source alone from which on it is a problem.
+CONFOUNDING_THRESHOLD: Final = 0.6
+
+
+@dataclass(frozen=True)
+class ClassSize:
+    """The size of a class, and whether it can be split and measured.
+
+    Attributes:
+        images: number of readable images.
+        groups: number of groups; images that belong together count once.
+        test_groups: number of groups in the published test split, or in that of a default holdout.
+        margin: half the width of the 95 % Wilson interval of a sensitivity of about 80 % measured
+            on ``test_groups`` lesions; 0.2 is twenty percentage points both ways.
+        splittable: whether there is at least one group for each of train, val and test.
+        measurable: whether the margin is at most ``MAX_MARGIN``.
+    """
+
+    images: int
+    groups: int
+    test_groups: int
+    margin: float
+    splittable: bool
+    measurable: bool
+
+
+@dataclass(frozen=True)
+class SourceFindings:
+    """How well the source of an image predicts its class.
+
+    Attributes:
+        n_known: number of images whose source is known; the other values are for these images.
+        n_sources: number of different sources.
+        balanced_accuracy: balanced accuracy of the rule that predicts, for every source, the class
+            with the largest share of its images in that source. No rule from source alone is
+            better on these images. It cannot predict more classes than there are sources. None
+            with fewer than two sources or two classes, as are the next three.
+        chance: balanced accuracy of guessing, 1 / number of classes.
+        pairwise_accuracy: balanced accuracy of distinguishing two classes by source alone, the
+            mean over all pairs of classes; chance is 0.5.
+        cramers_v: Cramér's V between class and source, 0 (independent) to 1.
+        told_apart: class -> balanced accuracy of distinguishing it from another class by source
+            alone, the mean over the other classes.
+        single_source_classes: class -> its only source, for classes with a single source.
+    """
+
+    n_known: int
+    n_sources: int
+    balanced_accuracy: float | None
+    chance: float | None
+    pairwise_accuracy: float | None
+    cramers_v: float | None
+    told_apart: dict[str, float]
+    single_source_classes: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -23,11 +79,8 @@ class RandomSplitLeakage:
 
     Attributes:
         test_share: share of test images in a split.
-        n_seeds: number of splits.
         leaking_share_mean: share of test images whose group has a training image, the mean over
             the splits.
-        leaking_share_min: the smallest such share.
-        leaking_share_max: the largest such share.
     """
 
     test_share: float
@@ -53,8 +106,6 @@ class Findings:
             published.
         source_by_class: class -> source -> number of images; ``unknown`` if the source is missing.
         class_sizes: class -> its size, and whether it can be measured.
-        sources: how well the source of a photograph predicts its class.
-        random_splits: leakage of random splits of single files.
         unreadable: image_id and reason.
         suspicious: image_id and reason, for files that can be read but look wrong.
         exact_duplicate_groups: files with identical bytes.
@@ -139,15 +190,9 @@ class Findings:
 
 
 def describe_unresolved(findings: Findings, dataset: Dataset, protocol: str) -> str:
-    """Describe the problems found by the audit that a run does not resolve.
+    """Describe in one line the problems that a run does not resolve; empty if there are none.
 
-    Args:
-        findings: findings about the dataset as it was published.
-        dataset: the run's configuration of the dataset.
-        protocol: ``grouped``, ``ungrouped`` or ``leaking``.
-
-    Returns:
-        One line; empty if nothing is unresolved.
+    The protocol is ``grouped``, ``ungrouped`` or ``leaking``.
     """
     parts = []
     if protocol == "leaking":

@@ -1,8 +1,9 @@
-"""Inspect the files of a dataset, without its metadata, and cache the result.
+"""Inspect the files of a dataset or compare them with another folder's, and cache the result.
 
 Whether a file can be read, what it contains, and which files are copies of one photograph depend
 only on the files' bytes. The result is therefore cached under a digest of all contents: the command
-``audit`` computes it, and every training run on the same images loads it.
+``audit`` computes it, and every training run on the same images loads it. Images of another folder
+are found even if they are resized, cropped or rotated.
 """
 
 from __future__ import annotations
@@ -26,9 +27,16 @@ from melanoma_lab.audit.near_duplicates import (
     find_near_duplicates,
 )
 from melanoma_lab.core.console import ProgressCallback
-from melanoma_lab.data.cache import load_or_compute_json
+from melanoma_lab.core.errors import UserError
+from melanoma_lab.data.cache import (
+    NOT_OPENED,
+    DecodedImages,
+    compute_file_digests,
+    load_or_compute_json,
+    load_pixels,
+)
 from melanoma_lab.data.decoding import DECODING_VERSION, describe_picture, read_picture
-from melanoma_lab.data.pixel_cache import NOT_OPENED, DecodedImages, load_pixels
+from melanoma_lab.data.image_files import find_images
 
 #: Part of the cache's key: increase it if the same files would get another result.
 INSPECTION_VERSION: Final = 2
@@ -91,13 +99,7 @@ def inspect_files(
 ) -> Inspection:
     """Inspect every distinct file, and find copies of one photograph among them.
 
-    Args:
-        paths: n image files.
-        digests: n digests of the files, from ``compute_file_digests``.
-        cache: the lab's cache folder.
-        threads: number of threads for decoding and comparing.
-        progress: called with (done, total) of each step in turn (decoding, computing fingerprints,
-            searching neighbours, comparing); not called if the result is cached.
+    The digests are those of ``compute_file_digests``.
     """
     path_of = dict(sorted(zip(digests, paths, strict=True)))
     not_opened = path_of.pop("", None)
@@ -178,8 +180,7 @@ def _is_constant(images: NDArray[np.uint8]) -> NDArray[np.bool_]:
     for start in range(0, len(images), _IMAGES_AT_ONCE):
         block = np.asarray(images[start : start + _IMAGES_AT_ONCE])
         parts.append((block.max(axis=(1, 2)) - block.min(axis=(1, 2))).max(axis=1))
-    constant: NDArray[np.bool_] = np.concatenate(parts) <= CONSTANT_RANGE
-    return constant
+    return np.concatenate(parts) <= CONSTANT_RANGE
 
 
 def _pixel_digest(path: str) -> str:
@@ -188,3 +189,94 @@ def _pixel_digest(path: str) -> str:
     text = hashlib.sha256(repr(pixels.shape).encode())
     text.update(pixels.tobytes())
     return text.hexdigest()[:32]
+
+
+#: Paths of files, and the digests of these files.
+HashedFiles = tuple[Sequence[str], Sequence[str]]
+
+
+def find_shared_images(
+    manifest: pd.DataFrame,
+    against: str,
+    *,
+    cache: Path,
+    threads: int,
+    outside_root: bool = False,
+    progress: ProgressCallback | None = None,
+) -> list[dict[str, Any]]:
+    """Find the images of a dataset that are also in another folder.
+
+    Args:
+        manifest: table with the columns image_id, path and digest.
+        against: the other folder; all images below it are compared, without regard to metadata.
+        outside_root: follow links that lead out of the other folder.
+
+    Returns:
+        image_id, other (path relative to the other folder), score (0 to 1) and kind (the changes)
+        of each pair, sorted; an image may be in several pairs.
+
+    Raises:
+        UserError: the other folder is missing or has no images.
+    """
+    root = Path(against).expanduser()
+    if not root.is_dir():
+        raise UserError(f"against={against}: no such folder.")
+    paths = [str(path) for path in find_images(root, outside_root=outside_root)]
+    digests = compute_file_digests(paths, threads)
+    pairs = find_shared_photographs(
+        (list(manifest["path"]), list(manifest["digest"])),
+        (paths, digests),
+        cache=cache,
+        threads=threads,
+        progress=progress,
+    )
+    # Of identical files in the other folder, the first is named.
+    names = {
+        digest: Path(path).relative_to(root).as_posix()
+        for path, digest in zip(reversed(paths), reversed(digests), strict=True)
+    }
+    ids = manifest.groupby("digest")["image_id"].agg(list)
+    rows = [
+        {"image_id": image_id, "other": names[b], "score": round(score, 3), "kind": kind}
+        for a, b, score, kind in pairs
+        for image_id in ids[a]
+    ]
+    return sorted(rows, key=lambda row: (row["image_id"], row["other"]))
+
+
+def find_shared_photographs(
+    own: HashedFiles,
+    other: HashedFiles,
+    *,
+    cache: Path,
+    threads: int,
+    progress: ProgressCallback | None = None,
+) -> list[list[Any]]:
+    """Find pairs of files, one from each set, that are copies of one photograph; cache the result.
+
+    Returns:
+        Digest of the own file, digest of the other, score (0 to 1) and kind (the changes) of each
+        pair. Files that cannot be read are in no pair.
+    """
+    # A file that cannot be opened has no digest, and no row in the cache of pixels.
+    distinct = [sorted(set(digests) - {""}) for _, digests in (own, other)]
+
+    def find() -> list[list[Any]]:
+        first, second = (
+            load_pixels(p, d, size=COMPARED_SIZE, cache=cache, threads=threads, progress=progress)
+            for p, d in (own, other)
+        )
+        pairs = find_near_duplicates(
+            first.images, against=second.images, n_threads=threads, progress=progress
+        )
+        # A file that cannot be read has zeros in the cache, like a black picture.
+        return [
+            [distinct[0][a], distinct[1][b], score, kind]
+            for a, b, score, kind in pairs.itertuples(index=False, name=None)
+            if distinct[0][a] in first.row and distinct[1][b] in second.row
+        ]
+
+    pairs: list[list[Any]] = load_or_compute_json(
+        cache / "overlaps", [CACHE_VERSION, *distinct], find
+    )
+    return pairs

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import partial
+from pathlib import Path
 
-from melanoma_lab.audit.class_checks import CONFOUNDING_THRESHOLD
-from melanoma_lab.audit.findings import Findings, Group
+from rich.markup import escape
+
+from melanoma_lab.audit.findings import CONFOUNDING_THRESHOLD, Findings, Group
 from melanoma_lab.config.overrides import format_override
+from melanoma_lab.core.console import console
 from melanoma_lab.core.formatting import format_count, format_percent
 
 
@@ -40,10 +44,8 @@ class Problem:
 
     Attributes:
         key: name of the attribute of ``Findings`` that the problem is about.
-        kind: kind of the problem.
         title: what was found, with its number.
         effect: the effect of the problem on results.
-        remedies: ways to resolve the problem.
         groups: groups of images to show side by side.
         notes: image_id or class -> note about it.
     """
@@ -58,15 +60,12 @@ class Problem:
 
 
 def find_problems(findings: Findings) -> list[Problem]:
-    """List all problems of a dataset, the most serious first.
-
-    Args:
-        findings: findings of an audit.
-    """
+    """List all problems of a dataset, the most serious first."""
     return [*_leakage(findings), *_labels(findings), *_bias(findings), *_files(findings)]
 
 
 def _leakage(findings: Findings) -> Iterator[Problem]:
+    problem = partial(Problem, kind=ProblemKind.leakage)
     splits = findings.random_splits
     share = (
         f"{format_percent(splits.leaking_share_mean)} of the test images "
@@ -91,9 +90,8 @@ def _leakage(findings: Findings) -> Iterator[Problem]:
             what = (
                 f"{format_count(n_crossing, 'group')} lie in both the validation and the test split"
             )
-        yield Problem(
+        yield problem(
             key="cross_split_groups",
-            kind=ProblemKind.leakage,
             title=f"The published split leaks: {what}.",
             effect="They show a lesion of the training images, or are copies of one of them. "
             "The accuracy on them measures what the network has memorised, and is too "
@@ -109,9 +107,8 @@ def _leakage(findings: Findings) -> Iterator[Problem]:
             groups=findings.cross_split_groups,
         )
     if findings.groups:
-        yield Problem(
+        yield problem(
             key="groups",
-            kind=ProblemKind.leakage,
             title=f"A random split of files would leak: {share} would have a training image of "
             "the same lesion or photograph.",
             effect=f"{format_count(len(findings.groups), 'group holds', 'groups hold')} "
@@ -128,9 +125,8 @@ def _leakage(findings: Findings) -> Iterator[Problem]:
         )
     if findings.shared_images:
         shared = {row["image_id"]: f"same as {row['other']}" for row in findings.shared_images}
-        yield Problem(
+        yield problem(
             key="shared_images",
-            kind=ProblemKind.leakage,
             title=f"{format_count(len(shared), 'image')} of {findings.n_images} are also in "
             f"{findings.against}.",
             effect="A network trained on one of the two datasets has seen images of the other: a "
@@ -141,9 +137,8 @@ def _leakage(findings: Findings) -> Iterator[Problem]:
         )
     identical = len(findings.exact_duplicate_groups), len(findings.pixel_duplicate_groups)
     if any(identical):
-        yield Problem(
+        yield problem(
             key="exact_duplicate_groups",
-            kind=ProblemKind.leakage,
             title=f"{format_count(identical[0], 'group')} of identical files"
             + (f", {identical[1]} more of identical pixels." if identical[1] else "."),
             effect="An image that occurs twice counts twice, in training and in every metric; on "
@@ -152,9 +147,8 @@ def _leakage(findings: Findings) -> Iterator[Problem]:
             groups=sorted([*findings.exact_duplicate_groups, *findings.pixel_duplicate_groups]),
         )
     if findings.near_duplicate_groups:
-        yield Problem(
+        yield problem(
             key="near_duplicate_groups",
-            kind=ProblemKind.leakage,
             title=f"{format_count(len(findings.near_duplicate_groups), 'group')} of "
             "near-duplicates: the same photograph, or another of the same lesion, cropped, "
             "rotated, mirrored, brightened or re-encoded.",
@@ -162,14 +156,14 @@ def _leakage(findings: Findings) -> Iterator[Problem]:
             remedies=(joined,),
             groups=findings.near_duplicate_groups,
             notes={
-                image_id: f"{pair['kind']} ({pair['score']:.2f})"
+                pair["second"]: f"{pair['kind']} ({pair['score']:.2f})"
                 for pair in findings.near_duplicate_pairs
-                for image_id in [pair["second"]]
             },
         )
 
 
 def _labels(findings: Findings) -> Iterator[Problem]:
+    problem = partial(Problem, kind=ProblemKind.labels)
     ways = (
         Remedy("dataset.conflicts=drop", "leaves the whole group out"),
         Remedy(
@@ -183,9 +177,8 @@ def _labels(findings: Findings) -> Iterator[Problem]:
     )
     if findings.label_conflicts:
         n = sum(map(len, findings.label_conflicts))
-        yield Problem(
+        yield problem(
             key="label_conflicts",
-            kind=ProblemKind.labels,
             title=f"{format_count(len(findings.label_conflicts), 'group')} of identical images "
             f"under different labels ({n} images).",
             effect="At least one label of each group is wrong. No network can get all of them "
@@ -196,9 +189,8 @@ def _labels(findings: Findings) -> Iterator[Problem]:
         )
     if findings.near_label_conflicts:
         n = sum(map(len, findings.near_label_conflicts))
-        yield Problem(
+        yield problem(
             key="near_label_conflicts",
-            kind=ProblemKind.labels,
             title=f"{format_count(len(findings.near_label_conflicts), 'group')} of near-duplicates "
             f"under different labels ({n} images).",
             effect="One photograph, or one lesion, cannot have two diagnoses: at least one label "
@@ -207,9 +199,8 @@ def _labels(findings: Findings) -> Iterator[Problem]:
             groups=findings.near_label_conflicts,
         )
     if findings.metadata_conflicts:
-        yield Problem(
+        yield problem(
             key="metadata_conflicts",
-            kind=ProblemKind.labels,
             title=format_count(
                 len(findings.metadata_conflicts), "label contradicts", "labels contradict"
             )
@@ -231,13 +222,13 @@ def _labels(findings: Findings) -> Iterator[Problem]:
 
 
 def _bias(findings: Findings) -> Iterator[Problem]:
+    problem = partial(Problem, kind=ProblemKind.bias)
     sources = findings.sources
     told_apart = sources.pairwise_accuracy or 0.0
     only = sources.single_source_classes
     if only or told_apart >= CONFOUNDING_THRESHOLD:
-        yield Problem(
+        yield problem(
             key="sources",
-            kind=ProblemKind.bias,
             title="The source predicts the class"
             + (
                 f": {format_count(len(only), 'class', 'classes')} in one source only."
@@ -261,9 +252,8 @@ def _bias(findings: Findings) -> Iterator[Problem]:
     small = {name: size for name, size in sizes.items() if not size.measurable}
     if small:
         kept = [name for name in sizes if name not in small]
-        yield Problem(
+        yield problem(
             key="class_sizes",
-            kind=ProblemKind.bias,
             title=f"{format_count(len(small), 'class', 'classes')} too small to measure.",
             effect="With so few test lesions a sensitivity is very uncertain: its 95 % interval "
             "is more than 20 points wide on either side. A class with fewer than three lesions "
@@ -289,9 +279,8 @@ def _bias(findings: Findings) -> Iterator[Problem]:
     if findings.classes_left_out or findings.classes_without_images:
         notes = dict.fromkeys(findings.classes_left_out, "in the folder, not in dataset.classes")
         notes |= dict.fromkeys(findings.classes_without_images, "in dataset.classes, not found")
-        yield Problem(
+        yield problem(
             key="classes_left_out",
-            kind=ProblemKind.bias,
             title="The folder's classes are not those of dataset.classes.",
             effect="Training ignores images of other classes, and stops if a class has no images.",
             remedies=(Remedy("dataset.classes=null", "uses all classes of the folder"),),
@@ -300,10 +289,10 @@ def _bias(findings: Findings) -> Iterator[Problem]:
 
 
 def _files(findings: Findings) -> Iterator[Problem]:
+    problem = partial(Problem, kind=ProblemKind.files)
     if findings.unreadable:
-        yield Problem(
+        yield problem(
             key="unreadable",
-            kind=ProblemKind.files,
             title=f"{format_count(len(findings.unreadable), 'file')} cannot be read.",
             effect="Training does not start, so that no image is left out unnoticed.",
             remedies=(Remedy("dataset.on_unreadable=skip", "leaves them out and prints how many"),),
@@ -311,9 +300,8 @@ def _files(findings: Findings) -> Iterator[Problem]:
         )
     if findings.missing_images:
         names = findings.missing_images
-        yield Problem(
+        yield problem(
             key="missing_images",
-            kind=ProblemKind.files,
             title=f"The metadata table names {format_count(len(names), 'image')} not in the "
             "folder.",
             effect="An interrupted download lacks images, perhaps most of one class; a table of "
@@ -323,9 +311,8 @@ def _files(findings: Findings) -> Iterator[Problem]:
         )
     if findings.unlisted_images:
         names = findings.unlisted_images
-        yield Problem(
+        yield problem(
             key="unlisted_images",
-            kind=ProblemKind.files,
             title=f"{format_count(len(names), 'image')} in the folder not named in the "
             "metadata table.",
             effect="They have no label, so they are left out of training and of all counts here.",
@@ -337,9 +324,8 @@ def _files(findings: Findings) -> Iterator[Problem]:
         for row in findings.suspicious:
             earlier = notes.get(row["image_id"])
             notes[row["image_id"]] = f"{earlier}; {row['reason']}" if earlier else row["reason"]
-        yield Problem(
+        yield problem(
             key="suspicious",
-            kind=ProblemKind.files,
             title=f"{format_count(len(notes), 'file')} can be read but look wrong.",
             effect="An image of one colour or of a few pixels shows no lesion; a wrong extension "
             "often means a failed download or export.",
@@ -347,3 +333,43 @@ def _files(findings: Findings) -> Iterator[Problem]:
             groups=[[image_id] for image_id in notes],
             notes=notes,
         )
+
+
+def show_findings(findings: Findings, problems: Sequence[Problem], folder: Path) -> None:
+    """Print the summary of an audit, whose report is in ``folder``."""
+    counts = findings.class_counts
+    parts = ", ".join(f"{sum(classes.values())} {part}" for part, classes in counts.items())
+    split = (
+        f"published as {parts}" if findings.judged_split == "published" else "no published split"
+    )
+    n_classes = len({name for classes in counts.values() for name in classes})
+    console.print(
+        f"[bold]{findings.dataset}[/]: {findings.n_images} images, {n_classes} classes, {split}\n"
+    )
+    for number, problem in enumerate(problems, 1):
+        console.print(f"[bold]{number}. {escape(problem.title)}[/]")
+        console.print(f"   {problem.effect}", markup=False)
+        example = _example(problem)
+        if example:
+            console.print(f"   For example {example}", markup=False, style="dim")
+        for remedy in problem.remedies:
+            line = f"[green]{escape(remedy.line)}[/]  " if remedy.line else ""
+            console.print(f"   -> {line}{escape(remedy.effect)}")
+        console.print()
+    if not problems:
+        console.print("[green]No problem was found.[/]\n")
+    for sentence in findings.unknown:
+        console.print(f"Unknown: {sentence}", style="dim", markup=False)
+    console.print(
+        f"page with images: [bold]{folder / 'audit.html'}[/]   all findings: "
+        f"{folder / 'audit.json'}\n"
+        "[dim]Research use only: not a medical device.[/]"
+    )
+
+
+def _example(problem: Problem) -> str:
+    """Describe the first image or group of a problem in one line; empty if there is none."""
+    if problem.notes:
+        name, note = next(iter(problem.notes.items()))
+        return f"{name}: {note}"
+    return "  and  ".join(problem.groups[0]) if problem.groups else ""

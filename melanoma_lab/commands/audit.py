@@ -5,20 +5,17 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from melanoma_lab.audit.audit_messages import show_findings
 from melanoma_lab.audit.dataset_audit import audit_images
 from melanoma_lab.audit.findings import Findings
-from melanoma_lab.audit.inspection import inspect_files
-from melanoma_lab.audit.problems import find_problems
-from melanoma_lab.audit.shared_images import find_shared_images
+from melanoma_lab.audit.inspection import find_shared_images, inspect_files
+from melanoma_lab.audit.problems import find_problems, show_findings
 from melanoma_lab.config.arm import Arm
 from melanoma_lab.config.schema import Config
 from melanoma_lab.config.schema.data import CsvDataset
 from melanoma_lab.core.console import show_progress
 from melanoma_lab.core.errors import RunError
-from melanoma_lab.data.cache import get_cache_folder
+from melanoma_lab.data.cache import compute_file_digests, get_cache_folder
 from melanoma_lab.data.image_files import describe_ignored_files, describe_outside_links
-from melanoma_lab.data.pixel_cache import compute_file_digests
 from melanoma_lab.data.readers import read_listing
 from melanoma_lab.reports.audit_page import write_audit_page
 from melanoma_lab.training.hardware import count_available_threads

@@ -15,8 +15,7 @@ from melanoma_lab.core.console import console, show_progress
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.core.formatting import format_percent
 from melanoma_lab.core.shell_commands import format_lab_command
-from melanoma_lab.data.cache import get_cache_folder
-from melanoma_lab.data.pixel_cache import compute_file_digests, load_pixels
+from melanoma_lab.data.cache import compute_file_digests, get_cache_folder, load_pixels
 from melanoma_lab.data.readers import read_listing
 from melanoma_lab.data.split import TEST, TRAIN, VAL
 from melanoma_lab.input_pipeline.leaky_protocol import write_leaky_protocol

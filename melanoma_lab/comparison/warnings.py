@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from itertools import combinations
 
-from melanoma_lab.audit.class_checks import CONFOUNDING_THRESHOLD
+from melanoma_lab.audit.findings import CONFOUNDING_THRESHOLD
 from melanoma_lab.comparison.compare import ArmSummary, Comparison
 from melanoma_lab.comparison.pairing import list_covered_repetitions
 from melanoma_lab.comparison.statistics import MIN_SEEDS

@@ -7,14 +7,13 @@ unexpected name. Columns are recognised by their names, in any case and spelling
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Final
 
 from melanoma_lab.config.overrides import format_override
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.core.formatting import format_list
+from melanoma_lab.data.image_files import split_words
 from melanoma_lab.data.tables import Table
 
 #: Ids that make images belong together.
@@ -81,30 +80,8 @@ NAMES: Final[Mapping[str, tuple[str, ...]]] = {
 }
 
 
-def split_words(name: str) -> list[str]:
-    """Return the words of a column's, folder's or file's name, in lower case without accents.
-
-    Args:
-        name: a name such as ``PatientID_2``, ``IDPatient``, ``imgs_part1``, ``Läsion-Nr.``.
-
-    Returns:
-        Words and numbers, for these: patient, id, 2; id, patient; imgs, part, 1; lasion, nr.
-    """
-    plain = unicodedata.normalize("NFKD", name)
-    plain = "".join(letter for letter in plain if not unicodedata.combining(letter))
-    spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", plain)
-    return re.findall(r"[^\W\d_]+|\d+", spaced.lower())
-
-
 def detect_grouping(name: str) -> str | None:
-    """Return whether a column's name is that of lesion or patient ids.
-
-    Args:
-        name: name of a column, such as ``lesion_id``, ``PatientID``, ``case-num``.
-
-    Returns:
-        ``lesion``, ``patient``, or None for any other name.
-    """
+    """Return ``lesion`` or ``patient`` if a column's name is that of such ids; else None."""
     words = _without_id_words(name)
     # patient_lesion_id identifies lesions; patient_case_id identifies patients.
     found = [
@@ -131,7 +108,6 @@ def find_columns(
     """Find the columns of lesions, patients and other facts about the images.
 
     Args:
-        table: the table.
         chosen: fact (lesion, patient, age, sex, site, source, diagnosis, split) -> the column that
             ``dataset.columns`` names; ``none``: use no column; None: recognise it by its name.
             Facts that are not in ``chosen`` are not searched for.
@@ -172,12 +148,7 @@ def find_columns(
 
 
 def describe_columns(table: Table, found: Mapping[str, str]) -> str:
-    """Describe in one line the columns that are used, and those of possible ids that are not.
-
-    Args:
-        table: the table.
-        found: result of ``find_columns``.
-    """
+    """Describe in one line the columns that were found, and unused ones of possible ids."""
     by = [found[what] for what in GROUPINGS if what in found]
     empty = [name for name in by if not any(map(is_known, table.values(name)))]
     by = [name for name in by if name not in empty]
@@ -200,9 +171,7 @@ def check_grouping_ids(table: Table, found: Mapping[str, str], labels: Sequence[
     """Refuse a recognised column of lesions or patients whose values are categories, not ids.
 
     Args:
-        table: the table.
         found: result of ``find_columns``, without the columns that the user named.
-        labels: the class of each row.
 
     Raises:
         UserError: a column has too few different values for the number of images.
@@ -224,12 +193,7 @@ def check_grouping_ids(table: Table, found: Mapping[str, str], labels: Sequence[
 
 
 def format_without_grouping(what: str, found: Mapping[str, str]) -> str:
-    """Format the overrides that ignore one grouping column and keep the other.
-
-    Args:
-        what: the grouping to ignore: ``lesion`` or ``patient``.
-        found: ``lesion`` or ``patient`` -> the column that is used.
-    """
+    """Format the overrides that ignore one of the two grouping columns and keep the other."""
     line = f"dataset.columns.{what}={NO_COLUMN}"
     if what == "lesion" and "patient" in found:  # without lesions, patients are not recognised
         line += " " + format_override("dataset.columns.patient", found["patient"])

@@ -69,21 +69,10 @@ warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 
 def decode_image(path: str, size: int, resize: Resize = Resize.squash) -> NDArray[np.uint8]:
-    """Decode one image file and resize it to a square.
+    """Decode an image file and resize it to a square: uint8, shape (size, size, 3), RGB.
 
-    Resizing is bilinear; when shrinking, the filter is widened to avoid aliasing.
-
-    Args:
-        path: an image file.
-        size: side of the square in pixels.
-        resize: how an image that is not square becomes square.
-
-    Returns:
-        uint8, shape (size, size, 3), RGB.
-
-    Raises:
-        ValueError: the content cannot be decoded; the message says why.
-        OSError: the file cannot be opened or read.
+    Resizing is bilinear; when shrinking, the filter is widened to avoid aliasing. The errors are
+    those of ``read_picture``.
     """
     # A JPEG far larger than needed is decoded at 1/2, 1/4 or 1/8 of its size, which is faster.
     picture = read_picture(path, at_least=2 * size)
@@ -96,14 +85,7 @@ def make_square(
     resize: Resize,
     resampling: Image.Resampling = Image.Resampling.BILINEAR,
 ) -> Image.Image:
-    """Resize a picture to a square.
-
-    Args:
-        picture: a picture in mode RGB.
-        size: side of the square in pixels.
-        resize: how a picture that is not square becomes square.
-        resampling: filter for resizing.
-    """
+    """Resize a picture in mode RGB to a square with sides of ``size`` pixels."""
     match resize:
         case Resize.squash:
             return picture.resize((size, size), resampling)
@@ -116,17 +98,8 @@ def make_square(
 def read_for_display(path: str, longest: int, resize: Resize) -> Image.Image:
     """Decode the part of a picture that a network sees, upright, with its original proportions.
 
-    Args:
-        path: an image file.
-        longest: longest side of the result in pixels.
-        resize: how the network's input becomes square.
-
-    Returns:
-        The whole picture, the square in its middle, or a square with black on two sides.
-
-    Raises:
-        ValueError: the content cannot be decoded; the message says why.
-        OSError: the file cannot be opened or read.
+    The result is the whole picture, the square in its middle, or a square with black on two sides;
+    its longest side has at most ``longest`` pixels. The errors are those of ``read_picture``.
     """
     picture = read_picture(path, at_least=2 * longest)
     match resize:
@@ -145,7 +118,6 @@ def read_picture(path: str, at_least: int | None = None) -> Image.Image:
     """Decode the picture in a file, upright and in mode RGB.
 
     Args:
-        path: an image file.
         at_least: a JPEG may be decoded at a reduced size, but with at least this many pixels on
             each side; None: full size.
 
@@ -163,14 +135,9 @@ def read_picture(path: str, at_least: int | None = None) -> Image.Image:
 
 
 def describe_picture(path: str) -> tuple[str, int, int, str]:
-    """Return the format, width, height and a note on the colours of an image file.
+    """Return Pillow's name of an image's format, its stored width and height, and a note.
 
-    Args:
-        path: an image file that can be decoded.
-
-    Returns:
-        Pillow's name of the format; the stored width and height in pixels; and a note if the
-        colours may differ from the photographed ones, else an empty text.
+    The note says why the colours may differ from the photographed ones; it is empty if they do not.
     """
     with _open_picture(path) as picture:
         return picture.format or "", picture.width, picture.height, _describe_colours(picture)

@@ -33,7 +33,6 @@ def download_from_kaggle(name: str, root: Path, connect: Callable[[], DownloadCl
 
     Args:
         name: name of the option of the group ``dataset``.
-        root: the folder to make.
         connect: returns the download client, such as ``make_kaggle_client``.
 
     Raises:

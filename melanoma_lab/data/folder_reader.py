@@ -10,12 +10,10 @@ from typing import Any, Final
 from melanoma_lab.config.overrides import format_override
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.core.formatting import format_list
-from melanoma_lab.data.columns import detect_grouping, split_words
-from melanoma_lab.data.csv_reader import PUBLISHED_SPLITS
-from melanoma_lab.data.exclusion import exclude_files
-from melanoma_lab.data.image_files import find_images
+from melanoma_lab.data.columns import detect_grouping
+from melanoma_lab.data.image_files import exclude_files, find_images, split_words
 from melanoma_lab.data.listing import Listing, build_listing
-from melanoma_lab.data.reader_suggestion import suggest_reader
+from melanoma_lab.data.table_reader import PUBLISHED_SPLITS, suggest_reader
 
 #: Largest number of classes or images that an override in a message lists.
 MAX_LISTED: Final = 20
@@ -47,9 +45,7 @@ def read_class_folders(
     """List the images of a tree of class folders: ``<class>/<image>``, ``Train/<class>/<image>``.
 
     Args:
-        root: the dataset's folder.
         outside_root: follow links that lead out of the folder.
-        exclude: value of ``dataset.exclude``.
         classes: value of ``dataset.classes``: folders that are classes, whatever their names and
             places.
 
@@ -86,8 +82,7 @@ def read_class_folders(
 def parse_published_split(folder: str) -> str:
     """Return the part of a published split that a folder's name stands for; empty if none.
 
-    Args:
-        folder: name of the folder, such as ``Train``, ``val_set``, ``testing images``.
+    Such names are ``Train``, ``val_set``, ``testing images``.
     """
     words = split_words(folder)
     parts = [PUBLISHED_SPLITS[word] for word in words if word in PUBLISHED_SPLITS]
@@ -132,13 +127,7 @@ def _is_holder(folder: str) -> bool:
 
 
 def _refuse_parts(root: Path, folders: Collection[str], classes: Collection[str]) -> None:
-    """Refuse class folders named like a part of an archive or like a folder of any images.
-
-    Args:
-        root: root of the dataset.
-        folders: names of all class folders.
-        classes: names of folders that are classes, whatever they look like.
-    """
+    """Refuse class folders named like a part of an archive or like a folder of any images."""
     parts = sorted(name for name in folders if name not in classes and _is_part(name))
     if not parts:
         return
@@ -198,12 +187,8 @@ def _refuse_scattered(
 ) -> None:
     """Refuse folders of one name in several places, because they may be different classes.
 
-    Train and Test count as one place.
-
-    Args:
-        root: root of the dataset.
-        places: name of a class folder -> its place -> one of its images.
-        classes: names that are one class, wherever their folders are.
+    ``places`` maps the name of a class folder to its places, each with one of its images. Train and
+    Test count as one place.
     """
     for name, where in places.items():
         if len(where) > 1 and name not in classes:

@@ -1,13 +1,26 @@
-"""Find the image files of a folder, and check that links and paths stay inside it."""
+"""Find the image files of a folder: inside the dataset's root, and no masks or excluded files.
+
+Archives contain segmentations and superpixels next to the photographs. They have the same file
+endings and only their names tell them apart; without this they would be used as images of the same
+class.
+"""
 
 from __future__ import annotations
 
 import os
+import re
+import unicodedata
 from collections import Counter
-from collections.abc import Iterator
-from pathlib import Path, PureWindowsPath
+from collections.abc import Iterator, Sequence
+from fnmatch import fnmatchcase
+from functools import lru_cache
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Final
 
+import numpy as np
+from numpy.typing import NDArray
+
+from melanoma_lab.config.overrides import format_override
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.core.formatting import format_list
 
@@ -27,6 +40,34 @@ COMPANIONS: Final = frozenset(
     | {"thumbs.db", "desktop.ini", "license", "readme"}
 )
 
+#: Words in the name of a file or folder that always make it one of masks.
+MASK_WORDS: Final = frozenset(
+    {"mask", "masks", "binarymask", "hairmask", "segmentation", "segmentations", "superpixel"}
+    | {"superpixels", "groundtruth", "groundtruths", "trimap"}
+)
+#: Words that make a file a derivative of a photograph if the rest of its name is the photograph's.
+ANNOTATION_WORDS: Final = frozenset(
+    {"annot", "annotated", "annotation", "annotations", "binary", "border", "borders", "contour"}
+    | {"contours", "gt", "heatmap", "label", "labels", "lesion", "masked", "outline", "outlines"}
+    | {"overlay", "overlays", "roi", "saliency", "seg", "segmented"}
+)
+#: Those of these words that also count in the name of a folder.
+ANNOTATION_FOLDERS: Final = ANNOTATION_WORDS - {"binary", "border", "label", "lesion"}
+#: Words that may follow such words in a name: x_mask_final, x_labels_colored.
+SUFFIX_WORDS: Final = frozenset({"color", "colored", "coloured", "final", "jpg", "new", "png", "v"})
+
+
+def split_words(name: str) -> list[str]:
+    """Return the words of a column's, folder's or file's name, in lower case without accents.
+
+    ``PatientID_2`` is patient, id, 2; ``IDPatient`` is id, patient; ``imgs_part1`` is imgs, part,
+    1; ``Läsion-Nr.`` is lasion, nr.
+    """
+    plain = unicodedata.normalize("NFKD", name)
+    plain = "".join(letter for letter in plain if not unicodedata.combining(letter))
+    spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", plain)
+    return re.findall(r"[^\W\d_]+|\d+", spaced.lower())
+
 
 def find_images(
     root: Path, *, outside_root: bool = False, boundary: Path | None = None
@@ -36,7 +77,6 @@ def find_images(
     Links to folders that are searched anyway are not followed.
 
     Args:
-        root: the folder to search.
         outside_root: follow links that lead out of the boundary; else they are skipped, and
             ``find_outside_links`` lists them.
         boundary: the dataset's root; None: ``root``.
@@ -103,14 +143,10 @@ def describe_outside_links(root: Path) -> list[str]:
 
 
 def check_inside(path: Path, root: Path) -> None:
-    """Refuse a path or link that leads out of the dataset's root.
-
-    Args:
-        path: a file or folder.
-        root: the dataset's root, resolved.
+    """Refuse a path or link that leads out of the dataset's resolved root.
 
     Raises:
-        UserError: the path leads out of the root; the message names the key that allows it.
+        UserError: it leads out; the message names the key that allows it.
     """
     if target := _target_outside(path, root):
         raise UserError(
@@ -122,8 +158,7 @@ def check_inside(path: Path, root: Path) -> None:
 def find_ignored_files(root: Path) -> tuple[Counter[str], list[str]]:
     """Find files and folders that are ignored but may have been meant as images or classes.
 
-    Args:
-        root: the folder to search; links are not followed.
+    Links are not followed.
 
     Returns:
         Ending -> number of files that are neither images nor ``COMPANIONS``; and the folders
@@ -164,9 +199,7 @@ def describe_ignored_files(root: Path) -> list[str]:
 def find_table_file(folder: Path, name: str) -> Path | None:
     """Return the file that a path in a table means; None if there is none.
 
-    Args:
-        folder: the folder that the table's paths are relative to.
-        name: a path, possibly with Windows's separators or without the ending of an image.
+    The path is relative to the folder; it may have Windows's separators, or lack an image's ending.
     """
     for spelt in dict.fromkeys((name, PureWindowsPath(name).as_posix())):
         path = folder / spelt
@@ -187,12 +220,7 @@ def _is_file(path: Path) -> bool:
 def suggest_file(folder: Path, name: str) -> str:
     """Suggest files whose names differ from a missing one only in ending or capitals.
 
-    Args:
-        folder: the folder that the name is relative to.
-        name: the path of a missing file.
-
-    Returns:
-        A sentence that begins with a space; empty if there is no such file.
+    The sentence begins with a space; it is empty if there is no such file.
     """
     path = folder / PureWindowsPath(name).as_posix()
     try:
@@ -254,3 +282,103 @@ def is_utf8(name: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def exclude_files(
+    image_ids: Sequence[str], patterns: Sequence[str]
+) -> tuple[NDArray[np.bool_], tuple[str, ...]]:
+    """Decide which files of a dataset are used as images.
+
+    Args:
+        image_ids: n paths relative to the dataset's root, with ``/``.
+        patterns: ``dataset.exclude``: shell patterns of a path, file name or folder name, in any
+            case; a pattern that begins with ``!`` keeps matching files. Masks are left out first;
+            then the last matching pattern decides.
+
+    Returns:
+        bool, shape (n,), true for files that are used; and notes on those left out, a sentence
+        each.
+
+    Raises:
+        UserError: no file is left.
+    """
+    stems = Counter(_stem(name).lower() for name in image_ids)
+    masks = [name for name in image_ids if _is_mask(name, stems)]
+    excluded = set(masks)
+    unmatched = []
+    for pattern in patterns:
+        matching = {name for name in image_ids if _matches(name, pattern.strip().removeprefix("!"))}
+        keeps = pattern.strip().startswith("!")
+        excluded = excluded - matching if keeps else excluded | matching
+        if not matching:
+            unmatched.append(pattern)
+    masks = [name for name in masks if name in excluded]
+    others = sorted(excluded.difference(masks))
+    notes = []
+    if masks:
+        endings = sorted({f"!*{PurePosixPath(name).suffix}" for name in masks})
+        notes.append(
+            f"{_files(masks)} left out, named like masks: {format_list(masks)}. To keep them: "
+            + format_override("dataset.exclude", [*patterns, *endings])
+        )
+    if others:
+        notes.append(f"{_files(others)} left out (dataset.exclude): {format_list(others)}.")
+    if unmatched:
+        notes.append(f"dataset.exclude: no file matches {format_list(unmatched)}.")
+    if image_ids and len(excluded) == len(image_ids):
+        raise UserError(f"dataset: no images are left. {' '.join(notes)}")
+    return np.array([name not in excluded for name in image_ids], bool), tuple(notes)
+
+
+def _files(names: Sequence[str]) -> str:
+    return "1 file is" if len(names) == 1 else f"{len(names):,} files are"
+
+
+def _is_mask(image_id: str, stems: Counter[str]) -> bool:
+    """Return whether the name of a file or its folders is that of a mask.
+
+    ``stems`` counts the files' names without endings, in lower case.
+    """
+    folder, stem = image_id.rpartition("/")[0], _stem(image_id)
+    if _folder_has_word(folder, MASK_WORDS) or (
+        _folder_has_word(folder, ANNOTATION_FOLDERS) and stems[stem.lower()] > 1
+    ):
+        return True
+    words = split_words(stem)
+    numbers = 0
+    while words and (words[-1].isdigit() or len(words[-1]) == 1 or words[-1] in SUFFIX_WORDS):
+        numbers += words.pop().isdigit()
+    if {*words[:1], *words[-1:]} & MASK_WORDS or words[-2:] == ["ground", "truth"]:
+        return True
+    if not words or (words[-1] == "lesion" and numbers):  # p1_lesion2: a close-up
+        return False
+    if "attribute" in words:
+        return _begins_as_photograph(stem, "attribute", stems)
+    return words[-1] in ANNOTATION_WORDS and _begins_as_photograph(stem, words[-1], stems)
+
+
+def _begins_as_photograph(stem: str, word: str, stems: Counter[str]) -> bool:
+    """Return whether the part of a file's name before the last ``word`` is another file's name."""
+    before = stem.lower()[: stem.lower().rfind(word)].rstrip(" _.-([")
+    return bool(before) and before in stems
+
+
+@lru_cache(maxsize=10_000)
+def _folder_has_word(folder: str, words: frozenset[str]) -> bool:
+    """Return whether the name of a folder or of one of its parents contains one of some words."""
+    return any(
+        words.intersection(found) or {"ground", "truth"} <= set(found)
+        for found in map(split_words, folder.split("/"))
+    )
+
+
+def _stem(image_id: str) -> str:
+    # pathlib takes ten times as long, which matters for 400,000 images.
+    return image_id.rpartition("/")[2].rpartition(".")[0]
+
+
+def _matches(image_id: str, pattern: str) -> bool:
+    """Return whether a pattern matches the whole path, or the name of the file or of a folder."""
+    pattern = pattern.lower().replace("\\", "/").removeprefix("./").rstrip("/")
+    path = image_id.lower()
+    return fnmatchcase(path, pattern) or any(fnmatchcase(part, pattern) for part in path.split("/"))

@@ -26,7 +26,6 @@ class ResolvedLabels:
     """A manifest after conflicting labels have been resolved.
 
     Attributes:
-        manifest: the remaining rows.
         classes: class names in the order of the network's outputs.
         notes: what was changed or left out, a sentence each.
     """
@@ -47,14 +46,10 @@ def resolve_labels(
 
     Args:
         manifest: table with the columns image_id, label, diagnosis, identical and photograph.
-        labels: the source of the label if folder and diagnosis differ.
         conflicts: treatment of identical images and near-duplicates with different labels.
             ``error`` refuses identical images only; near-duplicates, which may be a mistake of the
             program, are then kept and noted.
         classes: class names in the order of the network's outputs; None: those found, sorted.
-
-    Returns:
-        The manifest with resolved labels.
 
     Raises:
         UserError: identical images have different labels and ``conflicts`` is ``error``, a class
@@ -144,10 +139,6 @@ def slugify(name: str) -> str:
 
 def check_class_names(classes: Sequence[str], positive_class: str | None) -> None:
     """Check that the slugs of class names are valid, and that the positive class is one of them.
-
-    Args:
-        classes: class names.
-        positive_class: the configured name of the positive class; None if there is none.
 
     Raises:
         UserError: a slug is empty, too long or equal to another, or no class has the positive

@@ -111,11 +111,9 @@ class PatientEncoder:
         return np.concatenate(parts, axis=1)
 
     def to_model_inputs(self, manifest: pd.DataFrame) -> dict[str, NDArray[Any]]:
-        """Convert n rows of a manifest to the inputs of a saved model.
+        """Convert n rows of a manifest to the inputs of a saved model, each of shape (n, 1).
 
-        Returns:
-            Column -> array, shape (n, 1): ages as float32 years, NaN if missing; words as int32
-            codes, -1 if missing.
+        Ages are float32 years, NaN if missing; words are int32 codes, -1 if missing.
         """
         return {
             name: manifest[[name]].to_numpy(np.float32)
@@ -154,10 +152,6 @@ class PatientEncoder:
 def fit_patient_encoder(train: pd.DataFrame, columns: Sequence[str]) -> PatientEncoder:
     """Fit an encoder to the training images, with equal weight for each.
 
-    Args:
-        train: rows of the manifest in the training split.
-        columns: columns to encode, some of age, sex and site.
-
     Raises:
         UserError: no training image has a value in one of the columns.
     """
@@ -189,7 +183,6 @@ class PatientData:
 
     Attributes:
         numbers: float32, shape (n, d), finite; one row for each row of the manifest.
-        encoding: the encoder that computed them.
         digest: digest of all patient metadata in the manifest, whether used or not.
         notes: values that occur outside the training split only, a sentence each.
     """
@@ -201,14 +194,9 @@ class PatientData:
 
 
 def encode_patients(manifest: pd.DataFrame, metadata: Metadata) -> PatientData | None:
-    """Encode the patient metadata of a dataset as configured.
+    """Encode the patient metadata of a dataset as configured; return None if it uses none.
 
-    Args:
-        manifest: table with the columns split, age, sex and site.
-        metadata: the configuration of the group ``metadata``.
-
-    Returns:
-        The encoded metadata; None if the configuration uses none.
+    The manifest has the columns split, age, sex and site.
 
     Raises:
         UserError: the dataset or its training split has no values in a configured column.
@@ -241,10 +229,7 @@ def describe_unseen_categories(
 ) -> list[str]:
     """Describe values that do not occur in the training split, a sentence for each column.
 
-    Args:
-        others: rows of a manifest that the encoder was not fitted to.
-        encoding: the encoder, fitted to training images.
-        of: text that every sentence begins with.
+    ``others`` are rows that the encoder was not fitted to; each sentence begins with ``of``.
     """
     notes = []
     for name, column in encoding.columns.items():

@@ -23,15 +23,22 @@ from melanoma_lab.core.console import ProgressCallback
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.core.formatting import format_list
 from melanoma_lab.data.columns import GROUPINGS, describe_columns, find_columns
-from melanoma_lab.data.csv_reader import read_csv_dataset
-from melanoma_lab.data.exclusion import exclude_files
 from melanoma_lab.data.folder_reader import read_class_folders
-from melanoma_lab.data.image_files import find_images
-from melanoma_lab.data.listing import Listing, UnmatchedImages, build_listing
-from melanoma_lab.data.reader_suggestion import build_missing_table_error, describe_unread_tables
-from melanoma_lab.data.synthetic.dataset import ensure_dataset
-from melanoma_lab.data.synthetic.patients import sample_patients
-from melanoma_lab.data.table_normalisation import normalise_group_ids, normalise_patient_columns
+from melanoma_lab.data.image_files import exclude_files, find_images
+from melanoma_lab.data.listing import (
+    Listing,
+    UnmatchedImages,
+    build_listing,
+    normalise_group_ids,
+    normalise_patient_columns,
+)
+from melanoma_lab.data.synthetic_classes import sample_patients
+from melanoma_lab.data.synthetic_dataset import ensure_dataset
+from melanoma_lab.data.table_reader import (
+    build_missing_table_error,
+    describe_unread_tables,
+    read_csv_dataset,
+)
 from melanoma_lab.data.tables import LINE_COLUMN, ColumnSpec, Table, read_table
 
 #: Pattern of image names in the ISIC archive.
@@ -52,9 +59,6 @@ def read_listing(
     A table of ``dataset=csv`` defines the dataset: a row without an image is refused.
 
     Args:
-        dataset: the dataset's configuration.
-        cache: the cache folder, in which a synthetic dataset is drawn.
-        progress: called with (done, total) while a synthetic dataset is drawn.
         patients: whether patient metadata are used, and therefore must be valid.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Divide the images of a dataset into train, val and test.
+"""Group the images that a split must never separate, and divide them into train, val and test.
 
 Whole groups are allocated, class by class, in an order that depends only on the groups' names and
 ``split.seed``; the order of the files does not matter.
@@ -17,6 +17,7 @@ from melanoma_lab.config.overrides import format_override
 from melanoma_lab.config.schema.data import (
     CrossVal,
     FoldSplit,
+    GroupingRule,
     Holdout,
     KFold,
     OnLeakingTest,
@@ -29,6 +30,78 @@ from melanoma_lab.core.formatting import format_list
 
 TRAIN, VAL, TEST = "train", "val", "test"
 SPLITS = (TRAIN, VAL, TEST)
+
+#: Value of ``dataset.groups`` -> columns of the manifest whose equal values join images. Identical
+#: files, files with identical pixels and near-duplicates have the same ``photograph``.
+GROUPING_COLUMNS = {
+    GroupingRule.all: ("lesion", "patient", "photograph"),
+    GroupingRule.lesion: ("lesion", "patient"),
+    GroupingRule.duplicates: ("photograph",),
+    GroupingRule.none: (),
+}
+
+
+def assign_photographs(digests: Sequence[str], pairs: pd.DataFrame) -> NDArray[np.object_]:
+    """Give all copies of one photograph the same name: the smallest digest among them.
+
+    Args:
+        digests: n digests of the files' bytes; files with equal digests are copies.
+        pairs: table with the columns first and second: digests of two copies of one photograph.
+    """
+    distinct = np.array(sorted(set(digests)), dtype=object)
+    position = {digest: i for i, digest in enumerate(distinct)}
+    known = [
+        (position[a], position[b])
+        for a, b in zip(pairs["first"], pairs["second"], strict=True)
+        if a in position and b in position
+    ]
+    row, column = np.array(known, dtype=np.int64).reshape(-1, 2).T
+    component = _find_components(row, column, len(distinct))
+    # `distinct` is sorted, so the first digest of a component is its smallest.
+    _, first = np.unique(component, return_index=True)
+    name = dict(zip(distinct, distinct[first[component]], strict=True))
+    return np.array([name[digest] for digest in digests], dtype=object)
+
+
+def group_images(manifest: pd.DataFrame, groups: GroupingRule) -> NDArray[np.object_]:
+    """Return the group of every image: images that share a lesion, patient or photograph.
+
+    Groups are connected components: images that share a value in one of these columns are joined,
+    transitively. Empty values join nothing. A group is named after the first of its image_ids in
+    alphabetical order, so that its name does not depend on the order of the rows.
+    """
+    image_ids = manifest["image_id"].to_numpy()
+    n = len(image_ids)
+    images: list[NDArray[np.int64]] = []
+    hubs: list[NDArray[np.int64]] = []
+    first_hub = n
+    for name in GROUPING_COLUMNS[groups]:
+        link = manifest[name].to_numpy()
+        known = np.flatnonzero(link != "")
+        values, hub = np.unique(link[known].astype(str), return_inverse=True)
+        images.append(known)
+        hubs.append(first_hub + hub)
+        first_hub += len(values)
+    row = np.concatenate([np.empty(0, np.int64), *images])
+    column = np.concatenate([np.empty(0, np.int64), *hubs])
+    component = _find_components(row, column, first_hub)
+    return (
+        pd.Series(image_ids).groupby(component[:n]).transform("min").to_numpy(dtype=object)
+        if n
+        else np.empty(0, dtype=object)
+    )
+
+
+def _find_components(
+    row: NDArray[np.int64], column: NDArray[np.int64], n_nodes: int
+) -> NDArray[np.int32]:
+    """Return the number of each node's connected component; int32, shape (n_nodes,)."""
+    from scipy.sparse import coo_array  # imported here because they are slow to import
+    from scipy.sparse.csgraph import connected_components
+
+    graph = coo_array((np.ones(len(row)), (row, column)), shape=(n_nodes, n_nodes))
+    component: NDArray[np.int32] = connected_components(graph, directed=False)[1]
+    return component
 
 
 class TooFewGroupsError(ValueError):
@@ -49,7 +122,6 @@ def split_images(manifest: pd.DataFrame, split: Split) -> tuple[pd.DataFrame, tu
 
     Args:
         manifest: table with the columns image_id, label, group and published.
-        split: the split's configuration.
 
     Returns:
         The manifest with a column split (``train``, ``val``, ``test``), and notes on images that
@@ -152,15 +224,9 @@ def allocate_groups(
 def _allocate_class(
     sizes: Sequence[int], fractions: Sequence[float], lacking_in_all: NDArray[np.float64]
 ) -> list[int]:
-    """Allocate the groups of one class to parts; update ``lacking_in_all`` in place.
+    """Allocate the groups of one class, of these sizes, to parts.
 
-    Args:
-        sizes: number of images in each group of the class.
-        fractions: share of each part.
-        lacking_in_all: number of images of all classes that each part still lacks.
-
-    Returns:
-        Index of the part of each group.
+    ``lacking_in_all``, the number of images of all classes that each part still lacks, is updated.
     """
     n_parts = len(fractions)
     for reserve in (False, True):

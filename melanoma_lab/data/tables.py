@@ -56,7 +56,6 @@ class Table:
     """The cells of a table as text, without surrounding spaces.
 
     Attributes:
-        path: path of the file.
         names: names of the columns in the first line; names may occur twice.
         rows: cells of every row that is not empty; each row is as long as ``names``.
         lines: the number of the last line of each row in the file.
@@ -68,11 +67,7 @@ class Table:
     lines: Sequence[int]
 
     def values(self, name: str) -> list[str]:
-        """Return the cells of a column; of the first one if several have this name.
-
-        Raises:
-            ValueError: no column has this name.
-        """
+        """Return the cells of a column; of the first one if several have this name."""
         place = self.names.index(name)
         return [row[place] for row in self.rows]
 
@@ -118,11 +113,7 @@ def read_table(path: Path, encoding: str = "utf-8") -> Table:
 
 @contextmanager
 def _open_table(path: Path, encoding: str) -> Iterator[TextIO]:
-    """Open a table as text; turn errors of reading it in the block into a UserError.
-
-    Raises:
-        UserError: the file is missing, or not text in this encoding.
-    """
+    """Open a table as text; turn errors of reading it in the block into a UserError."""
     try:
         with path.open("rb") as file:
             start = file.read(len(codecs.BOM_UTF8))
@@ -142,11 +133,7 @@ def _open_table(path: Path, encoding: str) -> Iterator[TextIO]:
 
 
 def _rows(path: Path, encoding: str) -> list[tuple[int, list[str]]]:
-    """Read the rows of a table that are not empty, with their line numbers.
-
-    Raises:
-        UserError: a row is not as long as the first, or the text is not a table.
-    """
+    """Read the rows of a table that are not empty, with their line numbers."""
     rows: list[tuple[int, list[str]]] = []
     with _open_table(path, encoding) as text:
         first = text.readline()
@@ -190,13 +177,9 @@ def _find(path: Path, column: ColumnSpec, names: list[str]) -> int | None:
 def check_table(path: Path, limit: int = MAX_TABLE_BYTES) -> None:
     """Refuse a table of text that would take gigabytes of memory, before it is read.
 
-    Args:
-        path: the file; its cells are separated by commas, semicolons or tabs.
-        limit: largest size in bytes.
-
     Raises:
-        UserError: there is no such file, or the file, one of its lines, or the number of its cells
-            or columns is too large.
+        UserError: there is no such file, it has more than ``limit`` bytes, or one of its lines or
+            the number of its cells or columns is too large.
     """
     try:
         if not path.is_file():  # a pipe would never end
@@ -231,9 +214,6 @@ def _check_cells(chunks: Iterable[bytes]) -> None:
 
 def read_manifest(path: Path) -> pd.DataFrame:
     """Read a run's table of images; cells are texts, but ages are numbers, NaN if missing.
-
-    Args:
-        path: a ``manifest.csv``.
 
     Raises:
         UserError: the file cannot be read, is too large, or is not a table.

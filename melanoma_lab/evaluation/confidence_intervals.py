@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
+#: Confidence level of every interval here.
 LEVEL = 0.95
-"""Confidence level of every interval here."""
 
 
 @dataclass(frozen=True)
@@ -72,13 +72,8 @@ def estimate_proportion(hit: NDArray[np.bool_], groups: NDArray[np.int64]) -> In
 def compute_wilson_interval(share: float, n: float, quantile: float) -> tuple[float, float]:
     """Return Wilson's score interval (Journal of the American Statistical Association 22, 1927).
 
-    Args:
-        share: the proportion, hits / n.
-        n: the number of observations, not necessarily an integer.
-        quantile: the two-sided quantile of the error divided by its standard error.
-
-    Returns:
-        Lower and upper bound.
+    The number of observations need not be an integer; ``quantile`` is the two-sided quantile of the
+    error divided by its standard error.
     """
     square = quantile**2
     middle = (share + square / (2 * n)) / (1 + square / n)
@@ -92,10 +87,7 @@ def average_proportions(parts: Sequence[IntervalEstimate]) -> IntervalEstimate:
 
     The interval adds up the squares of the parts' one-sided widths (Zou and Donner, Statistics in
     Medicine 27, 2008). This keeps their asymmetry, and the width of the interval of a rare class
-    whose few images are all classified correctly.
-
-    Returns:
-        The mean; all NaN if no part is defined.
+    whose few images are all classified correctly. All is NaN if no part is defined.
     """
     table = np.array([[part.value, part.low, part.high] for part in parts]).reshape(-1, 3)
     table = table[~np.isnan(table[:, 0])]
@@ -111,7 +103,7 @@ def average_proportions(parts: Sequence[IntervalEstimate]) -> IntervalEstimate:
 def compute_mean_interval(
     values: NDArray[np.float64], groups: NDArray[np.int64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the 95 % interval of the mean of each column, clustered by group.
+    """Return the bounds of the 95 % interval of the mean of each column, clustered by group.
 
     Args:
         values: float64, shape (n, m); a row for each image.

@@ -4,6 +4,10 @@ Predicting the class with the highest probability does not suit a rare class who
 more. If the network must find a given share of the melanomas, a threshold must be chosen: the
 operating point. Decision curves show for every threshold whether treating by the network's
 probability is better than treating all, or nobody.
+
+Temperature scaling, one number fitted on val, corrects a network's confidence. It changes neither
+the predicted classes nor the network: the tracked model, and every metric without ``calibrated`` in
+its name, use the probabilities that the network returns.
 """
 
 from __future__ import annotations
@@ -16,28 +20,113 @@ from typing import Any, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import brentq
+from scipy.special import log_softmax, softmax
 
 from melanoma_lab.core.untrusted_files import parse_json
-from melanoma_lab.evaluation.calibration import Temperature
 from melanoma_lab.evaluation.confidence_intervals import (
     UNDEFINED,
     IntervalEstimate,
     compute_mean_interval,
     estimate_proportion,
 )
+from melanoma_lab.evaluation.metrics import check_arrays
 
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
 Codes = NDArray[np.int64]
 
+#: File name of the rule in the folder of a model.
 FILE: Final = "advice.json"
-"""File name of the rule in the folder of a model."""
-
+#: Sensible thresholds p: from 99 needless biopsies for one melanoma to 0.67.
+#:
+#: With a higher threshold, missing a melanoma would be better than removing a harmless lesion.
 THRESHOLDS: Floats = np.arange(1, 61) / 100
-"""Sensible thresholds p: from 99 needless biopsies for one melanoma to 0.67.
+#: The lowest and the highest temperature that is searched.
+COLDEST, HOTTEST = 0.01, 100.0
+#: The fewest images to fit to: with fewer, one more mistake changes the temperature much.
+FEWEST = 30
+#: Replaces smaller probabilities: float32's smallest normal number, whose logarithm is -87.
+SMALLEST = float(np.finfo(np.float32).tiny)
 
-With a higher threshold, missing a melanoma would be better than removing a harmless lesion.
-"""
+
+@dataclass(frozen=True)
+class Temperature:
+    """A temperature, and the number of images that it was fitted to.
+
+    Attributes:
+        value: above 1 if the network is overconfident, below 1 if it is underconfident; 1, which
+            changes nothing, if no temperature could be fitted.
+        n: number of images that it was fitted to.
+        why_not: why no temperature could be fitted; empty if one was.
+    """
+
+    value: float
+    n: int
+    why_not: str = ""
+
+    def apply(self, y_score: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return calibrated probabilities, softmax(log p / T); float64, shape (n, K).
+
+        The order of an image's classes does not change. If no temperature could be fitted,
+        ``y_score`` itself is returned.
+        """
+        if self.why_not:
+            return y_score
+        calibrated: NDArray[np.float64] = softmax(_logits(y_score) / self.value, axis=1)
+        return calibrated
+
+
+def fit_temperature(y_true: NDArray[np.int64], y_score: NDArray[np.float64]) -> Temperature:
+    """Find the temperature with the lowest log loss (Guo et al., ICML 2017).
+
+    Logarithms of probabilities can stand for logits: they differ by a constant for each image,
+    which does not change a softmax. The log loss is convex in 1 / T, so the root of its slope is
+    its minimum. There is none if every image is classified correctly (the loss falls for ever lower
+    T) or if the scores are worse than equal probabilities (it falls for ever higher T). With fewer
+    than ``FEWEST`` images none is fitted.
+
+    One temperature for all classes corrects the network's confidence, not the frequency that it
+    assumes for a class. A network trained for balanced classes (``loss=logit_adjusted``, class
+    weights, balanced images) assumes that rare classes are more frequent than they are, and still
+    does after the best temperature: compare ``calibrated_log_loss`` and the reliability diagram
+    before reading its calibrated probabilities as frequencies. Thresholds are not affected: they
+    are chosen by the sensitivity that they reach.
+
+    Args:
+        y_true: int64, shape (n,); index of the true class.
+        y_score: float64, shape (n, K); probabilities that the network returned.
+
+    Raises:
+        ValueError: the shapes do not match, or a label is out of range.
+    """
+    check_arrays(y_true, y_score)
+    n = len(y_true)
+    if n < FEWEST:
+        return Temperature(1.0, n, f"there are {n} validation images; {FEWEST} are needed")
+    logits = _logits(y_score)
+    true = logits[np.arange(n), y_true]
+
+    def slope(log_sharpness: float) -> float:
+        """Return the slope of the log loss with respect to 1 / T."""
+        shares = np.exp(log_softmax(math.exp(log_sharpness) * logits, axis=1))
+        return float(np.mean((shares * logits).sum(axis=1) - true))
+
+    coldest, hottest = -math.log(COLDEST), -math.log(HOTTEST)
+    if slope(hottest) >= 0:
+        return Temperature(
+            1.0, n, "equal probabilities for all classes are no worse on the validation images"
+        )
+    if slope(coldest) <= 0:
+        return Temperature(
+            1.0, n, "there is no wrong decision on the validation images that limits the confidence"
+        )
+    return Temperature(math.exp(-brentq(slope, hottest, coldest, xtol=1e-10)), n)
+
+
+def _logits(y_score: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return natural logarithms of probabilities; that of zero is finite."""
+    return np.log(np.maximum(y_score, SMALLEST))
 
 
 @dataclass(frozen=True)
@@ -45,7 +134,6 @@ class ThresholdRates:
     """Rates of a threshold on one split, with intervals clustered by group.
 
     Attributes:
-        n_images: number of images.
         n_lesions: number of groups.
         positive_images: number of images that are of the class.
         positive_lesions: number of groups with such an image.
@@ -72,7 +160,6 @@ class OperatingPoint:
     """A threshold for one class, and its rates.
 
     Attributes:
-        slug: slug of the class.
         target: the required sensitivity on val.
         threshold: threshold of the class's calibrated probability; an image that reaches it is
             predicted positive. NaN if val has no image of the class.
@@ -184,7 +271,6 @@ class DecisionRule:
     """Temperature and threshold, chosen on val, that are applied to predictions of new images.
 
     Attributes:
-        temperature: temperature that calibrates the network's probabilities.
         slug: slug of the class that has a threshold; empty without a threshold.
         threshold: threshold of the class's calibrated probability; NaN if there is none.
         target: the sensitivity for which the threshold was chosen; NaN if there is none.

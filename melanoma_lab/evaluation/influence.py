@@ -21,19 +21,19 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-from melanoma_lab.evaluation import calibration, metrics
-from melanoma_lab.evaluation.predictions import Predictions, SplitPredictions
-from melanoma_lab.evaluation.run_metrics import (
+from melanoma_lab.evaluation import metrics
+from melanoma_lab.evaluation.metrics import (
     compute_class_metrics,
     compute_overall_metrics,
     compute_positive_class_metrics,
 )
+from melanoma_lab.evaluation.predictions import Predictions, SplitPredictions
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
 
+#: The largest share of its class that a group is treated as having.
 GREATEST_LEVERAGE = 0.5
-"""The largest share of its class that a group is treated as having."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def ece_influence(y_true: Labels, y_score: Floats) -> Floats:
 
     The sign of each bin's gap is taken as constant, which is right unless the gap is near zero.
     """
-    bins = calibration.reliability_bins(y_true, y_score)
+    bins = metrics.reliability_bins(y_true, y_score)
     gap = y_score.max(axis=1) - (y_score.argmax(axis=1) == y_true)
     sign = np.sign(np.bincount(bins.index, weights=gap, minlength=len(bins.counts)))
     return _compute_mean_influence(sign[bins.index] * gap)
@@ -114,6 +114,7 @@ def macro_auroc_influence(y_true: Labels, y_score: Floats) -> Floats:
     return _mean_of_defined(auroc_influence(y_true, y_score))
 
 
+#: The influence functions of the metrics of every split, in the order of reports.
 INFLUENCES: Mapping[str, Callable[[Labels, Floats], Floats]] = MappingProxyType(
     {
         "balanced_accuracy": lambda y_true, y_score: _mean_of_defined(
@@ -131,15 +132,10 @@ INFLUENCES: Mapping[str, Callable[[Labels, Floats], Floats]] = MappingProxyType(
         "ece": ece_influence,
     }
 )
-"""The influence functions of the metrics of every split, in the order of reports."""
 
 
 def estimate_run(predictions: Predictions, positive_class: str | None) -> dict[str, Estimate]:
     """Estimate all metrics of one run that a study compares.
-
-    Args:
-        predictions: the run's predictions.
-        positive_class: slug of the positive class; None if the dataset names none.
 
     Returns:
         Estimates by metric: those of ``INFLUENCES``, ``melanoma_{sensitivity,specificity,auroc}``
@@ -242,12 +238,7 @@ def _compute_mean_influence(values: Floats) -> Floats:
 def _compute_share_influence(hit: NDArray[np.bool_], *, among: NDArray[np.bool_]) -> Floats:
     """Compute influences on the share of hits among the chosen images of each row.
 
-    Args:
-        hit: bool, shape (K, n).
-        among: bool, shape (K, n); the images over which each row's share is taken.
-
-    Returns:
-        float64, shape (K, n); NaN in a row without such images.
+    All arrays have the shape (K, n); a row without chosen images is NaN.
     """
     n = among.sum(axis=1, keepdims=True).astype(float)
     n[n == 0] = np.nan

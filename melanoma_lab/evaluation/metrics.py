@@ -1,4 +1,4 @@
-"""Metrics of a multi-class classifier: small pure functions, arrays in, floats out.
+"""Metrics of a multi-class classifier as small pure functions, and the metrics of a run.
 
 In all functions, ``y_true`` is int64 of shape (n,), class indices from 0 to K - 1, and ``y_score``
 is float64 of shape (n, K), probabilities that sum to one. The predicted class of an image is the
@@ -17,24 +17,27 @@ Functions raise ValueError if the shapes or the labels are not as described.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import rankdata
 
-LOG_LOSS_EPSILON = 1e-7
-"""Lower limit of probabilities before the logarithm is taken, as in Keras's loss.
+from melanoma_lab.data.split import SPLITS
+from melanoma_lab.evaluation.predictions import Predictions, SplitPredictions
 
-One confident mistake then adds at most 16.1 nats instead of making the mean infinite.
-"""
+#: Lower limit of probabilities before the logarithm is taken, as in Keras's loss.
+#:
+#: One confident mistake then adds at most 16.1 nats instead of making the mean infinite.
+LOG_LOSS_EPSILON = 1e-7
+#: Bins of equal width over 0 to 1, as in Guo et al., ICML 2017.
+N_BINS = 15
 
 
 def check_arrays(y_true: NDArray[np.int64], y_score: NDArray[np.float64]) -> None:
-    """Refuse arrays that would silently give a wrong number by broadcasting or indexing.
-
-    Raises:
-        ValueError: y_score is not of shape (n, K) for y_true of shape (n,), or a label is not from
-            0 to K - 1.
-    """
+    """Refuse arrays that would silently give a wrong number by broadcasting or indexing."""
     if y_true.ndim != 1 or y_score.ndim != 2 or len(y_true) != len(y_score):
         raise ValueError(
             "Expected y_true of shape (n,) and y_score of shape (n, K). "
@@ -132,8 +135,7 @@ def image_log_loss(y_true: NDArray[np.int64], y_score: NDArray[np.float64]) -> N
     check_arrays(y_true, y_score)
     p_true = y_score[np.arange(len(y_true)), y_true]
     # The upper limit avoids a negative loss if a float32 probability was rounded to above one.
-    losses: NDArray[np.float64] = -np.log(np.clip(p_true, LOG_LOSS_EPSILON, 1.0))
-    return losses
+    return -np.log(np.clip(p_true, LOG_LOSS_EPSILON, 1.0))
 
 
 def brier(y_true: NDArray[np.int64], y_score: NDArray[np.float64]) -> float:
@@ -153,6 +155,147 @@ def image_brier_score(
     one_hot = np.eye(y_score.shape[1])[y_true]
     scores: NDArray[np.float64] = np.square(y_score - one_hot).sum(axis=1)
     return scores
+
+
+@dataclass(frozen=True)
+class ReliabilityBins:
+    """Images binned by confidence, the probability of their predicted class.
+
+    Attributes:
+        edges: float64, shape (bins + 1,), from 0 to 1. A bin contains its upper edge; only the
+            first bin also contains its lower edge.
+        index: intp, shape (n,); the bin of each image.
+        counts: int64, shape (bins,); number of images in each bin.
+        correct: int64, shape (bins,); number of correctly classified images in each bin.
+        confidence: float64, shape (bins,); mean confidence, NaN in an empty bin.
+        accuracy: float64, shape (bins,); share of correct images, NaN in an empty bin.
+    """
+
+    edges: NDArray[np.float64]
+    index: NDArray[np.intp]
+    counts: NDArray[np.int64]
+    correct: NDArray[np.int64]
+    confidence: NDArray[np.float64]
+    accuracy: NDArray[np.float64]
+
+
+def reliability_bins(
+    y_true: NDArray[np.int64], y_score: NDArray[np.float64], n_bins: int = N_BINS
+) -> ReliabilityBins:
+    """Bin images by the probability of their predicted class, in bins of equal width."""
+    check_arrays(y_true, y_score)
+    edges = np.linspace(0.0, 1.0, n_bins + 1)
+    top = y_score.max(axis=1)
+    hit = y_score.argmax(axis=1) == y_true
+    # Only the inner edges are searched, so that 0, and a float32 just above 1, get a bin.
+    index = np.searchsorted(edges[1:-1], top, side="left")
+    counts = np.bincount(index, minlength=n_bins)
+    correct = np.bincount(index[hit], minlength=n_bins)
+    confidence = np.full(n_bins, np.nan)
+    accuracy = np.full(n_bins, np.nan)
+    filled = counts > 0
+    confidence[filled] = np.bincount(index, weights=top, minlength=n_bins)[filled] / counts[filled]
+    accuracy[filled] = correct[filled] / counts[filled]
+    return ReliabilityBins(edges, index, counts, correct, confidence, accuracy)
+
+
+def ece(y_true: NDArray[np.int64], y_score: NDArray[np.float64], n_bins: int = N_BINS) -> float:
+    """Return the expected calibration error of the predicted class, 0 (best) to 1.
+
+    It is the mean over images of the gap between accuracy and mean confidence in the image's bin
+    (Naeini et al., AAAI 2015; Guo et al., ICML 2017). NaN for no images.
+    """
+    bins = reliability_bins(y_true, y_score, n_bins)
+    n = bins.counts.sum()
+    if n == 0:
+        return float("nan")
+    filled = bins.counts > 0
+    gaps = np.abs(bins.accuracy - bins.confidence)[filled]
+    return float(np.sum(bins.counts[filled] * gaps) / n)
+
+
+#: A function of y_true, int64 (n,), and y_score, float64 (n, K).
+Metric = Callable[[NDArray[np.int64], NDArray[np.float64]], float]
+
+#: The metrics of every split, by their name after ``<split>/``.
+SPLIT_METRICS: Mapping[str, Metric] = MappingProxyType(
+    {
+        "accuracy": accuracy,
+        "balanced_accuracy": balanced_accuracy,
+        "macro_auroc": macro_auroc,
+        "macro_f1": macro_f1,
+        "log_loss": log_loss,
+        "brier": brier,
+        "ece": ece,
+    }
+)
+#: The metrics of every class of the test split, named ``test/<name>/<slug>``.
+CLASS_METRICS = MappingProxyType({"sensitivity": sensitivity, "specificity": specificity})
+
+
+def compute_run_metrics(
+    predictions: Predictions, positive_class: str | None, *, splits: Sequence[str] | None = None
+) -> dict[str, float]:
+    """Compute all metrics of a run.
+
+    Args:
+        predictions: predictions of the saved weights in inference mode; splits may be empty.
+        positive_class: slug of the positive class; None if the dataset names none.
+        splits: the splits to compute metrics for, which must include train and val; None: all.
+
+    Returns:
+        ``<split>/<metric>`` for each split and each of ``SPLIT_METRICS``; ``val/`` and
+        ``test/melanoma_{sensitivity,specificity,auroc}`` if there is a positive class;
+        ``test/sensitivity/<slug>`` and ``test/specificity/<slug>``; and ``generalisation_gap``,
+        train/accuracy - val/accuracy. Undefined values are NaN.
+
+    Raises:
+        ValueError: the positive class is not one of the classes.
+    """
+    predictions.require_class(positive_class)
+    result: dict[str, float] = {}
+    for split in splits or SPLITS:
+        result |= compute_split_metrics(predictions.split(split), positive_class)
+    result["generalisation_gap"] = result["train/accuracy"] - result["val/accuracy"]
+    return result
+
+
+def compute_split_metrics(split: SplitPredictions, positive_class: str | None) -> dict[str, float]:
+    """Compute the metrics of one split, with the names of ``compute_run_metrics``."""
+    measured = compute_overall_metrics(split)
+    if split.name != "train":
+        measured |= compute_positive_class_metrics(split, positive_class)
+    if split.name == "test":
+        measured |= compute_class_metrics(split)
+    return {f"{split.name}/{name}": value for name, value in measured.items()}
+
+
+def compute_overall_metrics(split: SplitPredictions) -> dict[str, float]:
+    """Compute each of ``SPLIT_METRICS`` for one split."""
+    return {name: metric(split.y_true, split.y_score) for name, metric in SPLIT_METRICS.items()}
+
+
+def compute_positive_class_metrics(
+    split: SplitPredictions, positive_class: str | None
+) -> dict[str, float]:
+    """Compute ``melanoma_{sensitivity,specificity,auroc}``; nothing without a positive class."""
+    if positive_class is None:
+        return {}
+    k = split.slugs.index(positive_class)
+    return {
+        "melanoma_sensitivity": float(sensitivity(split.y_true, split.y_score)[k]),
+        "melanoma_specificity": float(specificity(split.y_true, split.y_score)[k]),
+        "melanoma_auroc": float(auroc(split.y_true, split.y_score)[k]),
+    }
+
+
+def compute_class_metrics(split: SplitPredictions) -> dict[str, float]:
+    """Compute each of ``CLASS_METRICS`` for every class, named ``<name>/<slug>``."""
+    return {
+        f"{name}/{slug}": float(value)
+        for name, metric in CLASS_METRICS.items()
+        for slug, value in zip(split.slugs, metric(split.y_true, split.y_score), strict=True)
+    }
 
 
 def _ratio(numerator: ArrayLike, denominator: ArrayLike) -> NDArray[np.float64]:

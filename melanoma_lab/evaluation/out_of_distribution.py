@@ -69,11 +69,8 @@ class OutOfDistributionDetector:
     def relative_distance(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the distances of images from the training images, divided by the limit.
 
-        Args:
-            pixels: uint8, shape (n, s, s, 3), RGB; s is the side of the training images.
-
-        Returns:
-            float32, shape (n,); above 1, an image does not resemble the training images.
+        An image does not resemble the training images if its distance, float32, is above 1. The
+        pixels are uint8, shape (n, s, s, 3), RGB; s is the side of the training images.
         """
         return (self._distances(extract_colour_and_texture(pixels)) / self.limit).astype(np.float32)
 
@@ -91,13 +88,7 @@ class OutOfDistributionDetector:
 
     @classmethod
     def read(cls, text: str) -> Self | None:
-        """Read a detector from JSON that ``OutOfDistributionDetector.text`` wrote.
-
-        Args:
-            text: the content of a file, which may be anything.
-
-        Returns:
-            The detector; None if the file has another version.
+        """Read a detector from JSON that ``text`` wrote; return None if it has another version.
 
         Raises:
             ValueError: the text is not a detector.
@@ -126,11 +117,7 @@ class OutOfDistributionDetector:
 def fit_detector_to_dataset(data: PreparedData) -> OutOfDistributionDetector | None:
     """Fit a detector to a dataset's training and validation images.
 
-    Args:
-        data: the split dataset; its test images are not used.
-
-    Returns:
-        The detector; None if there are fewer than two training images or no validation images.
+    Return None if there are fewer than two training images or no validation images.
     """
     train = _sample_pixels(data, TRAIN, TRAINING_IMAGES)
     val = _sample_pixels(data, VAL, VALIDATION_IMAGES)

@@ -23,13 +23,12 @@ from melanoma_lab.data.split import SPLITS, TEST, VAL
 from melanoma_lab.data.tables import MAX_MANIFEST_BYTES, check_table
 
 if TYPE_CHECKING:  # this import would load SciPy, which reading a table does not need
-    from melanoma_lab.evaluation.calibration import Temperature
+    from melanoma_lab.evaluation.decision_rule import Temperature
 
+#: Prefix of the names of probability columns; the class's slug follows.
 PROBABILITY_PREFIX = "prob/"
-"""Prefix of the names of probability columns; the class's slug follows."""
-
+#: The largest deviation of a row's sum of probabilities from one; allows for a bfloat16 softmax.
 SUM_TOLERANCE = 1e-3
-"""The largest deviation of a row's sum of probabilities from one; allows for a bfloat16 softmax."""
 
 _ID_COLUMNS = ("image_id", "group", "split", "y_true")
 
@@ -86,22 +85,14 @@ class SplitPredictions:
     def one_vs_rest(self, slug: str) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
         """Return one class as a binary problem.
 
-        Args:
-            slug: slug of one of the classes.
-
-        Returns:
-            Whether each image is of the class, bool, shape (n,), and the probability of the
-            class, float64, shape (n,).
+        The result is whether each image is of the class (bool, shape (n,)), and the probability of
+        the class (float64, shape (n,)).
         """
         k = self.slugs.index(slug)
         return self.y_true == k, self.y_score[:, k]
 
     def select(self, chosen: NDArray[np.bool_]) -> SplitPredictions:
-        """Return the predictions of some of the images, such as a subgroup.
-
-        Args:
-            chosen: bool, shape (n,); whether to select each image.
-        """
+        """Return the predictions of the images that are chosen (bool, shape (n,))."""
         return replace(
             self,
             image_ids=self.image_ids[chosen],
@@ -148,7 +139,11 @@ class Predictions:
         path.stat()  # raises FileNotFoundError, which is not to become a ValueError below
         try:
             check_table(path, MAX_MANIFEST_BYTES)
-            return cls(_read_table(path))
+            # A class may be named "none" or "nan", so no word is read as a missing value.
+            table = pd.read_csv(
+                path, dtype=dict.fromkeys(_ID_COLUMNS, str), keep_default_na=False, encoding="utf-8"
+            )
+            return cls(table.astype(dict.fromkeys(_score_columns(table), np.float32)))
         except (UserError, ValueError) as error:
             raise ValueError(f"{path} is not a predictions table. {error}") from error
 
@@ -180,10 +175,7 @@ class Predictions:
         return self.split(self.evaluated_split)
 
     def split(self, name: str) -> SplitPredictions:
-        """Return the predictions of one split.
-
-        Args:
-            name: ``train``, ``val`` or ``test``; the split may be empty.
+        """Return the predictions of ``train``, ``val`` or ``test``, which may be empty.
 
         Raises:
             ValueError: there is no split of this name.
@@ -204,11 +196,7 @@ class Predictions:
         return self._splits[name]
 
     def require_class(self, slug: str | None) -> None:
-        """Check that a slug is None or one of the classes.
-
-        Raises:
-            ValueError: the slug is neither.
-        """
+        """Raise ValueError unless a slug is None or one of the classes."""
         if slug is not None and slug not in self.slugs:
             raise ValueError(
                 f"Expected melanoma to be None or one of {self.slugs}. Received {slug!r}."
@@ -272,14 +260,6 @@ def build_predictions(
 def _score_columns(table: pd.DataFrame) -> list[str]:
     """Return the names of the columns that hold probabilities, in class order."""
     return [name for name in table.columns if name.startswith(PROBABILITY_PREFIX)]
-
-
-def _read_table(path: Path) -> pd.DataFrame:
-    # A class may be named "none" or "nan", so no word is read as a missing value.
-    table = pd.read_csv(
-        path, dtype=dict.fromkeys(_ID_COLUMNS, str), keep_default_na=False, encoding="utf-8"
-    )
-    return table.astype(dict.fromkeys(_score_columns(table), np.float32))
 
 
 def _check_table(table: pd.DataFrame, slugs: Sequence[str]) -> None:

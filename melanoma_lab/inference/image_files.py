@@ -21,6 +21,7 @@ from melanoma_lab.config.compatibility import NO_IMAGES
 from melanoma_lab.config.schema.data import Resize
 from melanoma_lab.core.errors import UserError, explain_os_error
 from melanoma_lab.core.formatting import truncate
+from melanoma_lab.data.cache import NOT_OPENED, compute_file_digest
 from melanoma_lab.data.decoding import decode_image
 from melanoma_lab.data.image_files import (
     IMAGE_SUFFIXES,
@@ -29,7 +30,6 @@ from melanoma_lab.data.image_files import (
     suggest_file,
     walk_images,
 )
-from melanoma_lab.data.pixel_cache import NOT_OPENED, compute_file_digest
 
 
 @dataclass(frozen=True)

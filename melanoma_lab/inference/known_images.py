@@ -12,8 +12,8 @@ import pandas as pd
 from melanoma_lab.config.schema.tracking import Tracking
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.core.untrusted_files import read_yaml
+from melanoma_lab.data.cache import compute_file_digests
 from melanoma_lab.data.image_files import find_images
-from melanoma_lab.data.pixel_cache import compute_file_digests
 from melanoma_lab.data.readers import ISIC_ID, get_archive_name
 from melanoma_lab.data.split import TEST, TRAIN, VAL
 from melanoma_lab.data.tables import read_manifest

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.evaluation.predictions import SUM_TOLERANCE
-from melanoma_lab.input_pipeline.model_inputs import get_named_inputs
+from melanoma_lab.input_pipeline.batches import get_named_inputs
 from melanoma_lab.models.safe_loading import load_safely
 
 

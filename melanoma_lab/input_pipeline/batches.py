@@ -1,54 +1,80 @@
-"""Batches of images as tf.data datasets; a training batch depends on the seed and the step only.
+"""Batches of images as tf.data datasets, and the inputs of the networks that take them.
 
-Training goes through the images in passes, each with its own order, and batches are cut from the
-endless sequence of passes. Therefore an epoch may be shorter or longer than a pass, and a training
-may start at any step.
+The inputs of a network, and of a batch, are ``(pixels, metadata)`` if the network uses metadata,
+and pixels alone otherwise. Instead of pixels they may contain features of a backbone. A saved
+network with metadata takes a dictionary of pixels and columns instead.
+
+A training batch depends on the seed and the step only. Training goes through the images in passes,
+each with its own order, and batches are cut from the endless sequence of passes. Therefore an epoch
+may be shorter or longer than a pass, and a training may start at any step.
+
+Keras and TensorFlow are imported when something is built with them.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from melanoma_lab.config.schema.training import EpochLength
-from melanoma_lab.input_pipeline.balancing.balanced_set import BalancedSet
-from melanoma_lab.input_pipeline.model_inputs import join_inputs
+from melanoma_lab.input_pipeline.balanced_set import BalancedSet
 
+if TYPE_CHECKING:
+    import keras
+
+
+PIXELS, METADATA = "pixels", "metadata"
 #: Part of the seeds of the order, so that they differ from other seeds of a run.
 ORDER_STREAM = 0x0D
+
+
+def split_inputs(inputs: Any) -> tuple[Any, tuple[Any, ...]]:
+    """Return the pixels, and a tuple of the metadata, which is empty without metadata."""
+    if isinstance(inputs, tuple | list):
+        pixels, *others = inputs
+        return pixels, tuple(others)
+    return inputs, ()
+
+
+def join_inputs(pixels: Any, others: tuple[Any, ...]) -> Any:
+    """Join what ``split_inputs`` has returned."""
+    return (pixels, *others) if others else pixels
+
+
+def build_inputs(network: keras.Model) -> Any:
+    """Build float32 Keras inputs with the shapes of a network's inputs."""
+    import keras
+
+    names = (PIXELS, METADATA)[: len(network.inputs)]
+    pixels, *others = [
+        keras.Input(tensor.shape[1:], dtype="float32", name=name)
+        for tensor, name in zip(network.inputs, names, strict=True)
+    ]
+    return join_inputs(pixels, tuple(others))
+
+
+def get_named_inputs(network: keras.Model) -> dict[str, Any] | None:
+    """Return a network's inputs by name if it takes a dictionary; otherwise None."""
+    inputs = getattr(network, "input", None)  # a Sequential that was never called has no input
+    return inputs if isinstance(inputs, dict) else None
 
 
 def count_steps_per_epoch(
     epoch: EpochLength, *, n_split: int, n_balanced: int, batch_size: int
 ) -> int:
-    """Return the number of optimizer steps in an epoch.
-
-    Args:
-        epoch: whether an epoch is a pass over the training split or over the balanced split.
-        n_split: number of images in the training split.
-        n_balanced: number of images in the balanced split.
-        batch_size: number of images in a step.
-    """
+    """Return the number of optimizer steps in an epoch, over the training or the balanced split."""
     n = n_balanced if epoch is EpochLength.balanced else n_split
     return -(-n // batch_size)
 
 
 def select_batch(step: int, *, n: int, batch_size: int, seed: int) -> NDArray[np.int64]:
-    """Select the images of a step.
+    """Select the images of a step, numbered from 0: int64, shape (batch_size,), 0 <= p < n.
 
-    Args:
-        step: number of the optimizer step, from 0.
-        n: number of images in a pass.
-        batch_size: number of images in a step.
-        seed: seed of the run.
-
-    Returns:
-        int64, shape (batch_size,): positions 0 <= p < n. Counted from the first step, every block
-        of n positions is a permutation.
+    Counted from the first step, every block of n positions is a permutation.
     """
     first = step * batch_size
     drawn: list[NDArray[np.int64]] = []
@@ -73,9 +99,6 @@ def make_training_batches(
     """Make a tf.data dataset with one training batch for each step.
 
     Args:
-        images: balanced training split.
-        batch_size: number of images in a step.
-        seed: seed of the order of the images.
         first_step: first step, from 0.
         last_step: the step after the last one.
 
@@ -112,7 +135,6 @@ def make_evaluation_batches(
         pixels: uint8, shape (m, H, W, 3), the cached pixels; or features, float32, shape (m, d).
         rows: int64, shape (n,): rows of ``pixels`` to use.
         labels: int64, shape (n,): class indices.
-        n_classes: number of classes.
         batch_size: number of images in a batch; the last batch may be smaller.
         metadata: float32, shape (n, d): encoded patient metadata; None if they are not used.
 
@@ -142,14 +164,10 @@ def _numpy_dataset(
     examples: Sequence[NDArray[Any]],
     n_classes: int,
 ) -> Any:
-    """Make a tf.data dataset of a NumPy function's results for a range of numbers.
+    """Make a tf.data dataset of a NumPy function's results for first <= number < last.
 
-    Args:
-        make: function from a number to the arrays of one batch: inputs, labels and weights.
-        first: first number.
-        last: the number after the last one.
-        examples: an array for each input, with its dtype and the shape of one image's row.
-        n_classes: number of classes.
+    ``make`` returns the inputs, labels and weights of one batch. ``examples`` has an array for each
+    input, with its dtype and the shape of one image's row.
     """
     import tensorflow as tf
 

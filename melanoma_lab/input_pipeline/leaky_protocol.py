@@ -21,8 +21,8 @@ from PIL import Image
 from melanoma_lab.core.console import ProgressCallback
 from melanoma_lab.core.files import write_folder_atomically
 from melanoma_lab.data.split import TEST, TRAIN, VAL
-from melanoma_lab.input_pipeline.balancing.augmentor import balance_with_augmentor, plan_copies
-from melanoma_lab.input_pipeline.balancing.balanced_set import TrainingSplit
+from melanoma_lab.input_pipeline.augmentor import balance_with_augmentor, plan_copies
+from melanoma_lab.input_pipeline.balanced_set import TrainingSplit
 
 PER_CLASS: Final = 500
 OPERATIONS: Final = (
@@ -58,15 +58,15 @@ def write_leaky_protocol(
         rows: int64, shape (n,): row of each image in ``pixels``.
         seed: seed that decides which originals are copied, how they are augmented, and which files
             are drawn for validation.
-        cache: cache folder of this package.
-        threads: number of threads that make copies.
-        progress: called with (done, total) while copies are made.
 
     Returns:
         The manifest with the columns ``PROTOCOL_COLUMNS``.
     """
     published = images["published"].to_numpy()
-    train, test = np.flatnonzero(published == TRAIN), _find_unleaked_test(images)
+    train = np.flatnonzero(published == TRAIN)
+    # The test images whose lesion is in no training image.
+    leaks = images["group"].isin(set(images["group"].iloc[train]))
+    test = np.flatnonzero((published == TEST) & ~leaks)
     classes = sorted(set(images["label"].iloc[train]))
     split = TrainingSplit(
         pixels=pixels,
@@ -102,13 +102,6 @@ def write_leaky_protocol(
             _save(partial, [image_id], pixels[row : row + 1])
         manifest.to_csv(partial / "manifest.csv", index=False)
     return manifest
-
-
-def _find_unleaked_test(images: pd.DataFrame) -> NDArray[np.int64]:
-    """Return positions of the published test images whose lesion is in no training image."""
-    training_groups = set(images.loc[images["published"] == TRAIN, "group"])
-    unleaked = (images["published"] == TEST) & ~images["group"].isin(training_groups)
-    return np.flatnonzero(unleaked)
 
 
 def _build_manifest(origins: pd.DataFrame, splits: Sequence[str]) -> pd.DataFrame:

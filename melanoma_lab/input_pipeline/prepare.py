@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -30,16 +29,14 @@ from melanoma_lab.config.schema.data import (
 from melanoma_lab.core.console import ProgressCallback
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.core.files import hash_text
-from melanoma_lab.data.exclusion import drop_unreadable
-from melanoma_lab.data.grouping import assign_photographs, group_images
+from melanoma_lab.data.cache import compute_file_digests, drop_unreadable, load_pixels
 from melanoma_lab.data.image_files import describe_outside_links
 from melanoma_lab.data.labels import check_class_names, resolve_labels, slugify
 from melanoma_lab.data.listing import Listing, UnmatchedImages
 from melanoma_lab.data.patient_metadata import PatientData, encode_patients
-from melanoma_lab.data.pixel_cache import compute_file_digests, load_pixels
 from melanoma_lab.data.readers import read_listing
-from melanoma_lab.data.split import TRAIN, split_images
-from melanoma_lab.input_pipeline.balancing.balanced_set import TrainingSplit
+from melanoma_lab.data.split import TRAIN, assign_photographs, group_images, split_images
+from melanoma_lab.input_pipeline.balanced_set import TrainingSplit
 
 MANIFEST_COLUMNS = (
     "image_id",
@@ -144,12 +141,6 @@ def prepare_data(
     Later runs in the same process reuse the result if their configuration of the dataset and the
     split is the same, and the folder still contains the same files with the same content.
 
-    Args:
-        config: the whole configuration.
-        cache: cache folder of this package.
-        threads: number of threads for reading and decoding.
-        progress: called with (done, total) while images are drawn or decoded.
-
     Raises:
         UserError: the dataset, its labels, its patient metadata or the split cannot be used as
             configured.
@@ -179,15 +170,8 @@ def prepare_images(
 ) -> PreparedData:
     """Prepare a configured dataset without encoding patient metadata.
 
-    The manifest contains patient metadata as words and ages in years.
-
-    Args:
-        dataset: the dataset's configuration.
-        split: the split's configuration.
-        cache: cache folder of this package.
-        threads: number of threads for reading and decoding.
-        patients: whether patient metadata are used, so that the table's columns must be valid.
-        progress: called with (done, total) while images are drawn or decoded.
+    The manifest contains patient metadata as words and ages in years; with ``patients``, the
+    table's columns must be valid.
 
     Raises:
         UserError: the dataset, its labels or the split cannot be used as configured.
@@ -236,7 +220,7 @@ def _prepare(
     # Both, so that training never uses images that the audit reports, at any image size.
     unreadable = inspection.unreadable | pixels.unreadable
     manifest, notes = drop_unreadable(manifest, unreadable, dataset)
-    with _append_listing_notes(listing):
+    try:
         resolved = resolve_labels(
             manifest,
             labels=dataset.labels if isinstance(dataset, Isic9Dataset) else LabelSource.folder,
@@ -246,6 +230,10 @@ def _prepare(
         check_class_names(resolved.classes, dataset.positive_class)
         manifest = resolved.manifest.assign(group=group_images(resolved.manifest, dataset.groups))
         manifest, left_out = split_images(manifest, split)
+    except UserError as error:
+        # Notes about the listing may explain the cause.
+        before = " ".join(filter(None, [listing.columns, *listing.notes]))
+        raise UserError(f"{error} {before}".strip()) from error
     manifest = manifest.loc[:, list(MANIFEST_COLUMNS)]
     protocol = _determine_protocol(manifest, listing.grouped_by)
     index = {name: i for i, name in enumerate(resolved.classes)}
@@ -276,16 +264,6 @@ def _prepare(
         findings=findings,
         unresolved=describe_unresolved(findings, dataset, protocol),
     )
-
-
-@contextmanager
-def _append_listing_notes(listing: Listing) -> Iterator[None]:
-    """Add notes about the listing to errors in this context, because they may explain the cause."""
-    try:
-        yield
-    except UserError as error:
-        before = " ".join(filter(None, [listing.columns, *listing.notes]))
-        raise UserError(f"{error} {before}".strip()) from error
 
 
 def _describe_unmatched(unmatched: UnmatchedImages) -> Iterator[str]:
@@ -322,8 +300,7 @@ def _determine_protocol(manifest: pd.DataFrame, grouped_by: Sequence[str]) -> st
 def compute_split_hash(table: pd.DataFrame) -> str:
     """Return a hash of the assignment of images to splits.
 
-    Args:
-        table: table with the columns image_id and split, sorted by image_id.
+    The table has the columns image_id and split and is sorted by image_id.
     """
     return _digest([*table[["image_id", "split"]].itertuples(index=False, name=None)])
 

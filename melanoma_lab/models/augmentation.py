@@ -20,7 +20,7 @@ import numpy as np
 from keras import layers
 
 from melanoma_lab.config.schema import training_images as schema
-from melanoma_lab.input_pipeline.model_inputs import join_inputs, split_inputs
+from melanoma_lab.input_pipeline.batches import join_inputs, split_inputs
 from melanoma_lab.models.augmentation_layers import (
     CutMixLayer,
     MixingLayer,

@@ -16,7 +16,7 @@ from keras import layers, ops
 from melanoma_lab.config.schema.evaluation import Tta
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.data.patient_metadata import AgeScaler, PatientEncoder
-from melanoma_lab.input_pipeline.model_inputs import (
+from melanoma_lab.input_pipeline.batches import (
     METADATA,
     PIXELS,
     build_inputs,

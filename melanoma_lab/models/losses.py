@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from melanoma_lab.config.schema.training import CrossEntropy, Focal, LogitAdjusted, Loss
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.core.formatting import format_list
-from melanoma_lab.input_pipeline.balancing.balanced_set import TrainingSplit
+from melanoma_lab.input_pipeline.balanced_set import TrainingSplit
 from melanoma_lab.registry import builder, find_builder
 
 #: The smallest normal number of float32, 1.2e-38.

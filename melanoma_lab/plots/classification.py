@@ -20,8 +20,8 @@ from sklearn.metrics import average_precision_score, precision_recall_curve
 from sklearn.metrics import roc_curve as sklearn_roc_curve
 
 from melanoma_lab.core.formatting import format_percent
-from melanoma_lab.evaluation import calibration, metrics
-from melanoma_lab.evaluation.calibration import Temperature
+from melanoma_lab.evaluation import metrics
+from melanoma_lab.evaluation.decision_rule import Temperature
 from melanoma_lab.plots import style
 
 Labels = NDArray[np.int64]
@@ -258,10 +258,9 @@ def draw_reliability_diagram(
     style.style_axes(ax, y="accuracy")
     style.style_axes(count_ax, x="confidence (probability of the predicted class)", y="images")
     ax.plot([0, 1], [0, 1], color=style.GREY, linewidth=1, linestyle=":", label="calibrated")
-    bins = calibration.reliability_bins(y_true, y_score)
+    bins = metrics.reliability_bins(y_true, y_score)
     result = (
-        f"ECE {style.format_metric_value(calibration.ece(y_true, y_score))} ({len(y_true):,} "
-        "images)"
+        f"ECE {style.format_metric_value(metrics.ece(y_true, y_score))} ({len(y_true):,} images)"
     )
     if y_true.size:
         _draw_points(
@@ -284,12 +283,12 @@ def draw_reliability_diagram(
     )
     if y_true.size and temperature is not None and not temperature.why_not:
         calibrated = temperature.apply(y_score)
-        after = calibration.reliability_bins(y_true, calibrated)
+        after = metrics.reliability_bins(y_true, calibrated)
         name = f"after temperature {temperature.value:.2f}, from val"
         _draw_points(ax, after, name, marker="D", colour=style.VERMILLION, bars=style.ORANGE)
         count_ax.stairs(after.counts, after.edges, color=style.VERMILLION, linewidth=1.4)
         result += (
-            f"; after calibration {style.format_metric_value(calibration.ece(y_true, calibrated))}"
+            f"; after calibration {style.format_metric_value(metrics.ece(y_true, calibrated))}"
         )
     ax.set(xlim=(0, 1), ylim=(0, 1.02))
     ax.grid(color=style.LIGHT_GREY, linewidth=0.6)
@@ -310,7 +309,7 @@ def draw_reliability_diagram(
 
 
 def _draw_points(
-    ax: Axes, bins: calibration.ReliabilityBins, name: str, *, marker: str, colour: str, bars: str
+    ax: Axes, bins: metrics.ReliabilityBins, name: str, *, marker: str, colour: str, bars: str
 ) -> None:
     """Draw the bins that have images as points with Wilson intervals."""
     filled = np.flatnonzero(bins.counts)

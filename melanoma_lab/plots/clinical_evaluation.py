@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from scipy.special import logit
 
 from melanoma_lab.core.formatting import format_percent
+from melanoma_lab.evaluation.clinical_evaluation import ALL, FEW_LESIONS, FEW_POSITIVE
 from melanoma_lab.evaluation.decision_rule import OperatingPoint, decision_curve
-from melanoma_lab.evaluation.subgroups import ALL, FEW_LESIONS, FEW_POSITIVE
 from melanoma_lab.plots import style
 
 Bools = NDArray[np.bool_]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from melanoma_lab.evaluation.calibration import Temperature
+from melanoma_lab.evaluation.decision_rule import Temperature
 from melanoma_lab.evaluation.predictions import SplitPredictions
 
 #: The most mistakes to show, and the most missed images of the positive class among them.

@@ -24,10 +24,14 @@ from melanoma_lab.core.untrusted_files import read_json, read_yaml
 from melanoma_lab.core.version import __version__
 from melanoma_lab.data.labels import get_positive_class
 from melanoma_lab.data.tables import read_manifest
-from melanoma_lab.evaluation.calibration import Temperature
-from melanoma_lab.evaluation.clinical_evaluation import ClinicalEvaluation, evaluate_clinically
+from melanoma_lab.evaluation.clinical_evaluation import (
+    FEW_LESIONS,
+    FEW_POSITIVE,
+    ClinicalEvaluation,
+    evaluate_clinically,
+)
 from melanoma_lab.evaluation.confidence_intervals import IntervalEstimate
-from melanoma_lab.evaluation.decision_rule import OperatingPoint
+from melanoma_lab.evaluation.decision_rule import OperatingPoint, Temperature
 from melanoma_lab.evaluation.evaluated_run import EvaluatedRun
 from melanoma_lab.evaluation.metric_intervals import (
     estimate_calibration,
@@ -36,7 +40,6 @@ from melanoma_lab.evaluation.metric_intervals import (
     estimate_specificity,
 )
 from melanoma_lab.evaluation.predictions import Predictions, SplitPredictions
-from melanoma_lab.evaluation.subgroups import FEW_LESIONS, FEW_POSITIVE
 from melanoma_lab.reports import model_facts
 from melanoma_lab.reports.rendering import render_template
 from melanoma_lab.tracking.run_reader import RunIdentity, TrackedRun

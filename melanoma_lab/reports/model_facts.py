@@ -13,8 +13,12 @@ from melanoma_lab.core.formatting import format_count, format_percent, label_spl
 from melanoma_lab.data.labels import slugify
 from melanoma_lab.data.patient_metadata import AGE_COLUMN
 from melanoma_lab.data.split import SPLITS
+from melanoma_lab.evaluation.clinical_evaluation import (
+    FEW_LESIONS,
+    SUBGROUP_COLUMNS,
+    split_into_subgroups,
+)
 from melanoma_lab.evaluation.evaluated_run import EvaluatedRun
-from melanoma_lab.evaluation.subgroups import FEW_LESIONS, SUBGROUP_COLUMNS, split_into_subgroups
 from melanoma_lab.tracking.run_reader import RunIdentity
 
 #: Fields of an option that do not affect the model.

@@ -27,7 +27,7 @@ from melanoma_lab.training.hardware import Hardware
 
 if TYPE_CHECKING:  # these imports would load SciPy and delay the first step
     from melanoma_lab.evaluation.clinical_evaluation import ClinicalEvaluation
-    from melanoma_lab.evaluation.run_metrics import ChanceCheck
+    from melanoma_lab.evaluation.evaluated_run import ChanceCheck
 
 SINGLE_SEED_ADVICE = (
     "One seed is a single sample: compare arms over several seeds (seed=0,1,2,3,4)."

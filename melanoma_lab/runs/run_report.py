@@ -20,10 +20,9 @@ from melanoma_lab.config.schema import Config
 from melanoma_lab.core.console import show_progress
 from melanoma_lab.core.errors import RunError
 from melanoma_lab.evaluation import decision_rule, out_of_distribution
-from melanoma_lab.evaluation.evaluated_run import EvaluatedRun, evaluate_run
+from melanoma_lab.evaluation.evaluated_run import EvaluatedRun, compare_with_chance, evaluate_run
 from melanoma_lab.evaluation.predictions import build_predictions
-from melanoma_lab.evaluation.run_metrics import compare_with_chance
-from melanoma_lab.input_pipeline.balancing.balanced_set import BalancedSet
+from melanoma_lab.input_pipeline.balanced_set import BalancedSet
 from melanoma_lab.input_pipeline.prepare import PreparedData
 from melanoma_lab.plots.run_figures import save_run_figures
 from melanoma_lab.plots.training_figures import ClassCounts, TrainingFigures, format_mixed_label

@@ -13,8 +13,8 @@ from melanoma_lab.config.schema.architecture import TrivialArchitecture
 from melanoma_lab.core.console import FitProgress, show_note, show_progress
 from melanoma_lab.core.shell_commands import format_lab_command
 from melanoma_lab.data.cache import get_cache_folder
-from melanoma_lab.input_pipeline.balancing.balanced_set import BalancedSet
-from melanoma_lab.input_pipeline.balancing.strategies import balance
+from melanoma_lab.input_pipeline.balanced_set import BalancedSet
+from melanoma_lab.input_pipeline.balancing import balance
 from melanoma_lab.input_pipeline.prepare import PreparedData, prepare_data
 from melanoma_lab.models.trivial_classifiers import TrivialClassifier, build_trivial_classifier
 from melanoma_lab.runs import run_messages

@@ -18,7 +18,7 @@ from typing import Any, Final, Self
 from melanoma_lab.config.schema.data import Resize
 from melanoma_lab.core.version import __version__
 from melanoma_lab.data.decoding import DECODING_VERSION
-from melanoma_lab.input_pipeline.model_inputs import PIXELS, get_named_inputs
+from melanoma_lab.input_pipeline.batches import PIXELS, get_named_inputs
 from melanoma_lab.tracking.client import iterate_pages
 
 #: Key of the description in the metadata of ``MLmodel``.

@@ -23,7 +23,7 @@ from melanoma_lab.core.checksummed_files import load_or_compute, open_array, wri
 from melanoma_lab.core.console import ProgressCallback
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.data.decoding import DECODING_VERSION
-from melanoma_lab.input_pipeline.balancing.balanced_set import BalancedSet
+from melanoma_lab.input_pipeline.balanced_set import BalancedSet
 from melanoma_lab.input_pipeline.batches import make_evaluation_batches
 from melanoma_lab.input_pipeline.prepare import PreparedData
 from melanoma_lab.training.hardware import require_device_count

@@ -17,7 +17,7 @@ import keras
 from melanoma_lab.config.schema import Config
 from melanoma_lab.config.schema.training import ALL_BLOCKS, Finetuning, Frozen, FrozenStart, Staged
 from melanoma_lab.core.errors import UserError, suggest_choice
-from melanoma_lab.input_pipeline.model_inputs import METADATA
+from melanoma_lab.input_pipeline.batches import METADATA
 from melanoma_lab.models.backbones import BACKBONE
 from melanoma_lab.models.extended_networks import BRANCH, JOINED, has_metadata_branch
 from melanoma_lab.models.optimizers import RATE_KEY

@@ -15,7 +15,7 @@ from typing import Any
 import keras
 from tensorflow.python.framework import ops
 
-from melanoma_lab.input_pipeline.model_inputs import build_inputs, join_inputs, split_inputs
+from melanoma_lab.input_pipeline.batches import build_inputs, join_inputs, split_inputs
 from melanoma_lab.models.augmentation import augment
 from melanoma_lab.models.optimizers import ScheduledLearningRate
 

@@ -17,7 +17,7 @@ from melanoma_lab.config.schema.evaluation import Tta
 from melanoma_lab.core.console import ProgressCallback
 from melanoma_lab.data.cache import get_cache_folder
 from melanoma_lab.data.split import SPLITS, VAL
-from melanoma_lab.input_pipeline.balancing.balanced_set import BalancedSet
+from melanoma_lab.input_pipeline.balanced_set import BalancedSet
 from melanoma_lab.input_pipeline.batches import (
     count_steps_per_epoch,
     make_evaluation_batches,

@@ -16,7 +16,7 @@ from threadpoolctl import threadpool_limits
 
 from melanoma_lab.data.patient_metadata import PatientEncoder
 from melanoma_lab.data.split import TRAIN
-from melanoma_lab.input_pipeline.balancing.balanced_set import BalancedSet
+from melanoma_lab.input_pipeline.balanced_set import BalancedSet
 from melanoma_lab.input_pipeline.prepare import PreparedData
 from melanoma_lab.models.trivial_classifiers import TrivialClassifier
 

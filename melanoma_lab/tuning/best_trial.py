@@ -22,7 +22,7 @@ from melanoma_lab.core.console import show_note
 from melanoma_lab.core.errors import RunError
 from melanoma_lab.core.files import replace_file
 from melanoma_lab.core.shell_commands import format_portable_command
-from melanoma_lab.input_pipeline.balancing.balanced_set import BalancedSet
+from melanoma_lab.input_pipeline.balanced_set import BalancedSet
 from melanoma_lab.models.trivial_classifiers import TrivialClassifier
 from melanoma_lab.registry import OPTIONS
 from melanoma_lab.reports.model_card import write_model_card

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from melanoma_lab.data.synthetic.dataset import draw_dataset
+from melanoma_lab.data.synthetic_dataset import draw_dataset
 
 SIZE = 144
 

@@ -2,7 +2,7 @@ import pandas as pd
 import pytest
 from scipy.stats import binomtest
 
-from melanoma_lab.audit.class_checks import measure_class_sizes
+from melanoma_lab.audit.dataset_audit import measure_class_sizes
 
 
 def sizes(groups_in_test, groups_in_train=40, published=True):

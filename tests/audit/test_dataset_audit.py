@@ -128,7 +128,7 @@ def test_a_run_says_what_it_leaves_unresolved(composed, overrides, protocol, say
 
 def real(composed, name, root, session_cache):
     from melanoma_lab.audit.inspection import inspect_files
-    from melanoma_lab.data.pixel_cache import compute_file_digests
+    from melanoma_lab.data.cache import compute_file_digests
 
     dataset = composed(f"dataset={name}", f"dataset.root={root}").dataset
     listing = read_listing(dataset, session_cache)

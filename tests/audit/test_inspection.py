@@ -6,7 +6,7 @@ from PIL import Image
 
 from melanoma_lab.audit import inspection
 from melanoma_lab.audit.inspection import inspect_files
-from melanoma_lab.data.pixel_cache import compute_file_digests
+from melanoma_lab.data.cache import compute_file_digests
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageEnhance
 from scipy.ndimage import gaussian_filter
 
-from melanoma_lab.audit import candidates, descriptors, near_duplicates, verification
+from melanoma_lab.audit import candidates, descriptors, near_duplicates
 from melanoma_lab.audit.alignment import (
     band_pass,
     invert,
@@ -308,8 +308,8 @@ class TestTheResultIsAFunctionOfTheImages:
         self, mixed: Images, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         whole = find_near_duplicates(mixed, n_threads=1)
-        monkeypatch.setattr(verification, "_PAIRS_AT_ONCE", 7)
-        monkeypatch.setattr(verification, "_FINE_PAIRS_AT_ONCE", 3)
+        monkeypatch.setattr(near_duplicates, "_PAIRS_AT_ONCE", 7)
+        monkeypatch.setattr(near_duplicates, "_FINE_PAIRS_AT_ONCE", 3)
         monkeypatch.setattr(descriptors, "_IMAGES_AT_ONCE", 5)
         monkeypatch.setattr(candidates, "_ROWS_AT_ONCE", 5)
         monkeypatch.setattr("melanoma_lab.audit.descriptors._BLOCK", 5)
@@ -405,20 +405,20 @@ class TestParts:
         copies = change_all(lesions[:10], CHANGES["cropped"][0])
         upside_down = similarity_transform(np.zeros(1, bool), np.full(1, np.pi), np.ones(1))
         monkeypatch.setattr(
-            verification.alignment, "propose_turns", lambda a, _: upside_down.repeat(len(a), 0)
+            near_duplicates.alignment, "propose_turns", lambda a, _: upside_down.repeat(len(a), 0)
         )
-        once = verification.alignment.propose_shifts
+        once = near_duplicates.alignment.propose_shifts
         monkeypatch.setattr(
-            verification.alignment,
+            near_duplicates.alignment,
             "propose_shifts",
             lambda a, b, scales=None: (
                 once(a, b, scales) if scales else upside_down.repeat(len(a), axis=0)
             ),
         )
-        monkeypatch.setattr(verification, "_COARSE_CORRELATION", -1.0)
-        monkeypatch.setattr(verification, "_COARSE_SCORE", -1.0)
+        monkeypatch.setattr(near_duplicates, "_COARSE_CORRELATION", -1.0)
+        monkeypatch.setattr(near_duplicates, "_COARSE_SCORE", -1.0)
         both = find_near_duplicates(lesions[:10], against=copies)
-        monkeypatch.setattr(verification, "_DOUBTFUL_SCORE", -1.0)
+        monkeypatch.setattr(near_duplicates, "_DOUBTFUL_SCORE", -1.0)
         first_only = find_near_duplicates(lesions[:10], against=copies)
 
         assert both["first"].tolist() == both["second"].tolist() == list(range(10))

@@ -3,9 +3,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from melanoma_lab.audit.shared_images import find_shared_images
+from melanoma_lab.audit.inspection import find_shared_images
 from melanoma_lab.core.errors import UserError
-from melanoma_lab.data.pixel_cache import compute_file_digests
+from melanoma_lab.data.cache import compute_file_digests
 
 
 def save(path, pixels, **options):

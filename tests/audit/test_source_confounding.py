@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats.contingency import association
 
-from melanoma_lab.audit.class_checks import measure_source_confounding
+from melanoma_lab.audit.dataset_audit import measure_source_confounding
 
 
 def judge(counts):

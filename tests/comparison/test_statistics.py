@@ -109,7 +109,7 @@ def test_identical_arms_by_metrics_of_probabilities(name):
     rng = np.random.default_rng(11)
     y = np.repeat([0, 1, 2], [20, 12, 8])
     scale = influence._jackknife_scale(np.arange(len(y)), y)
-    from melanoma_lab.evaluation.run_metrics import SPLIT_METRICS
+    from melanoma_lab.evaluation.metrics import SPLIT_METRICS
 
     values, influences = np.empty((250, 3, 2)), np.empty((250, 3, 2, len(y)))
     for study in range(250):

@@ -12,8 +12,8 @@ from melanoma_lab.comparison.study import load_study
 from melanoma_lab.config.schema.tracking import Tracking
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.evaluation.influence import estimate_run
+from melanoma_lab.evaluation.metrics import compute_run_metrics
 from melanoma_lab.evaluation.predictions import Predictions
-from melanoma_lab.evaluation.run_metrics import compute_run_metrics
 from melanoma_lab.tracking.arm_runs import RunKey
 from melanoma_lab.tracking.client import connect_for_reading
 

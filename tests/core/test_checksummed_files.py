@@ -16,7 +16,7 @@ from melanoma_lab.core.checksummed_files import (
     write_folder_checksums,
 )
 from melanoma_lab.core.errors import RunError
-from melanoma_lab.data.pixel_cache import compute_file_digests, load_pixels
+from melanoma_lab.data.cache import compute_file_digests, load_pixels
 
 SHAPE = (40, 20, 24, 3)  # 57,600 bytes
 

@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from melanoma_lab.data.table_normalisation import normalise_group_ids
+from melanoma_lab.data.listing import normalise_group_ids
 
 
 def table(lesions, patients=""):

@@ -4,8 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from melanoma_lab.config.schema.data import GroupingRule, Holdout, KFold
-from melanoma_lab.data.grouping import assign_photographs, group_images
-from melanoma_lab.data.split import split_images
+from melanoma_lab.data.split import assign_photographs, group_images, split_images
 
 
 def manifest(*rows):

@@ -7,9 +7,9 @@ from pictures import paint
 
 from melanoma_lab.config.schema.data import Ham10000Dataset
 from melanoma_lab.core.errors import UserError
+from melanoma_lab.data.listing import normalise_patient_columns
 from melanoma_lab.data.readers import read_listing
-from melanoma_lab.data.synthetic.patients import sample_patients
-from melanoma_lab.data.table_normalisation import normalise_patient_columns
+from melanoma_lab.data.synthetic_classes import sample_patients
 from melanoma_lab.input_pipeline.prepare import prepare_data
 
 KNOWN = ["age", "sex", "site"]

@@ -8,8 +8,8 @@ from PIL import Image
 
 from melanoma_lab.config.schema.data import Resize
 from melanoma_lab.core.checksummed_files import read_checksummed_json
-from melanoma_lab.data import pixel_cache as pixels_module
-from melanoma_lab.data.pixel_cache import compute_file_digests, decode_image, load_pixels
+from melanoma_lab.data import cache as pixels_module
+from melanoma_lab.data.cache import compute_file_digests, decode_image, load_pixels
 
 
 @pytest.fixture

@@ -19,16 +19,22 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from melanoma_lab.core.errors import UserError
-from melanoma_lab.data.synthetic import dataset
-from melanoma_lab.data.synthetic.appearance import CLASSES, choose_lesion_classes, sample_lesion
-from melanoma_lab.data.synthetic.dataset import (
+from melanoma_lab.data import synthetic_dataset as dataset
+from melanoma_lab.data.synthetic_classes import CLASSES, choose_lesion_classes, sample_lesion
+from melanoma_lab.data.synthetic_dataset import (
     apportion_lesions,
     draw_dataset,
     draw_lesion,
     ensure_dataset,
 )
-from melanoma_lab.data.synthetic.fields import dots, draw_curve, draw_strokes, net, smooth_step
-from melanoma_lab.data.synthetic.lesion import rotate_hue
+from melanoma_lab.data.synthetic_pictures import (
+    dots,
+    draw_curve,
+    draw_strokes,
+    net,
+    rotate_hue,
+    smooth_step,
+)
 
 ISIC = tuple(CLASSES)
 SMALL = {"classes": ("melanoma", "nevus", "mole"), "lesions": 9, "image_size": 24, "seed": 5}
@@ -257,7 +263,7 @@ def process(cache, progress):
     """Another interpreter that ensures the small dataset."""
     program = (
         "import sys, time\nfrom pathlib import Path\n"
-        "from melanoma_lab.data.synthetic.dataset import ensure_dataset\n"
+        "from melanoma_lab.data.synthetic_dataset import ensure_dataset\n"
         f"folder = ensure_dataset(Path(sys.argv[1]), **{SMALL!r}, progress={progress})\n"
         "print(folder, flush=True)\n"
     )

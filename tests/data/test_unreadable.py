@@ -6,7 +6,7 @@ import pytest
 from melanoma_lab.config.schema.data import FolderDataset, OnUnreadable
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.core.shell_commands import format_lab_command
-from melanoma_lab.data.exclusion import N_SHOWN, drop_unreadable
+from melanoma_lab.data.cache import N_SHOWN, drop_unreadable
 
 
 def dataset(choice):

@@ -3,7 +3,7 @@ import pytest
 from evaluation_cases import cases
 from hypothesis import given
 
-from melanoma_lab.evaluation.calibration import N_BINS, ece, reliability_bins
+from melanoma_lab.evaluation.metrics import N_BINS, ece, reliability_bins
 
 
 def binary(confidence: list[float], correct: list[bool]):

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from evaluation_cases import Case, random_case, softmax, table_of
 
+from melanoma_lab.evaluation.evaluated_run import compare_with_chance
 from melanoma_lab.evaluation.predictions import Predictions
-from melanoma_lab.evaluation.run_metrics import compare_with_chance
 
 
 def verdict(case: Case) -> str:

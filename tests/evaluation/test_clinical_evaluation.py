@@ -9,10 +9,15 @@ import pytest
 from evaluation_cases import random_case, softmax, split_arrays, table_of
 
 from melanoma_lab.evaluation import metrics
-from melanoma_lab.evaluation.clinical_evaluation import apply_decision_rule, evaluate_clinically
+from melanoma_lab.evaluation.clinical_evaluation import (
+    FEW_LESIONS,
+    apply_decision_rule,
+    evaluate_clinically,
+    measure_subgroups,
+    split_into_subgroups,
+)
 from melanoma_lab.evaluation.decision_rule import DecisionRule, OperatingPoint
 from melanoma_lab.evaluation.predictions import Predictions
-from melanoma_lab.evaluation.subgroups import FEW_LESIONS, measure_subgroups, split_into_subgroups
 
 SLUGS = ("benign", "melanoma", "nevus")
 

@@ -5,9 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from melanoma_lab.evaluation.calibration import Temperature
 from melanoma_lab.evaluation.confidence_intervals import UNDEFINED, IntervalEstimate
-from melanoma_lab.evaluation.decision_rule import DecisionRule
+from melanoma_lab.evaluation.decision_rule import DecisionRule, Temperature
 
 
 @pytest.mark.parametrize(

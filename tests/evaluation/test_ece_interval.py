@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from evaluation_cases import random_case
 
-from melanoma_lab.evaluation import ece_interval as module
-from melanoma_lab.evaluation.calibration import ece
-from melanoma_lab.evaluation.ece_interval import ece_interval
+from melanoma_lab.evaluation import metric_intervals as module
+from melanoma_lab.evaluation.metric_intervals import ece_interval
+from melanoma_lab.evaluation.metrics import ece
 
 N_STUDIES = 80
 

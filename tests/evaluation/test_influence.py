@@ -7,8 +7,8 @@ from evaluation_cases import cases, random_case, table_of
 from hypothesis import given, settings
 
 from melanoma_lab.evaluation import influence, metrics, predictions
+from melanoma_lab.evaluation.metrics import SPLIT_METRICS, compute_run_metrics
 from melanoma_lab.evaluation.predictions import Predictions
-from melanoma_lab.evaluation.run_metrics import SPLIT_METRICS, compute_run_metrics
 
 PER_CLASS = {
     name: (getattr(influence, f"{name}_influence"), getattr(metrics, name))

@@ -11,7 +11,7 @@ from melanoma_lab.evaluation.metric_intervals import (
     estimate_calibration,
     estimate_metrics,
 )
-from melanoma_lab.evaluation.run_metrics import CLASS_METRICS, SPLIT_METRICS
+from melanoma_lab.evaluation.metrics import CLASS_METRICS, SPLIT_METRICS
 
 
 def drawn_split(n, k, seed, absent=False):

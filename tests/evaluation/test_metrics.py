@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from melanoma_lab.evaluation import calibration, metrics
+from melanoma_lab.evaluation import metrics
 
 SCALARS = [
     metrics.accuracy,
@@ -18,7 +18,7 @@ SCALARS = [
     metrics.macro_f1,
     metrics.log_loss,
     metrics.brier,
-    calibration.ece,
+    metrics.ece,
 ]
 PER_CLASS = [metrics.sensitivity, metrics.specificity, metrics.auroc]
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from melanoma_lab.evaluation import predictions
-from melanoma_lab.evaluation.calibration import Temperature
+from melanoma_lab.evaluation.decision_rule import Temperature
 
 SLUGS = ("melanoma", "nevus", "none")
 

@@ -9,8 +9,8 @@ from melanoma_lab.core.formatting import (
     higher_is_better,
 )
 from melanoma_lab.evaluation import metrics
+from melanoma_lab.evaluation.metrics import SPLIT_METRICS, compute_run_metrics
 from melanoma_lab.evaluation.predictions import Predictions
-from melanoma_lab.evaluation.run_metrics import SPLIT_METRICS, compute_run_metrics
 
 SLUGS = ("melanoma", "nevus", "vascular_lesion")
 NAMES = ("accuracy", "balanced_accuracy", "macro_auroc", "macro_f1", "log_loss", "brier", "ece")

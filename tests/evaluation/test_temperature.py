@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 
 from melanoma_lab.evaluation import metrics
-from melanoma_lab.evaluation.calibration import SMALLEST, Temperature, ece, fit_temperature
+from melanoma_lab.evaluation.decision_rule import SMALLEST, Temperature, fit_temperature
+from melanoma_lab.evaluation.metrics import ece
 
 
 def drawn(n: int, temperature: float, seed: int = 0):

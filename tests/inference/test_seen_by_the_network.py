@@ -11,7 +11,7 @@ from PIL import Image
 
 import melanoma_lab as lab
 from melanoma_lab.config.schema import Tracking
-from melanoma_lab.data.pixel_cache import compute_file_digest
+from melanoma_lab.data.cache import compute_file_digest
 from melanoma_lab.inference.known_images import KnownFiles, load_run_manifest
 from melanoma_lab.inference.predict import predict_to_file
 from melanoma_lab.tracking.arm_runs import SEEDS_TAG

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from melanoma_lab.config.schema.training import EpochLength
-from melanoma_lab.input_pipeline.balancing.balanced_set import BalancedSet
+from melanoma_lab.input_pipeline.balanced_set import BalancedSet
 from melanoma_lab.input_pipeline.batches import (
     count_steps_per_epoch,
     make_evaluation_batches,

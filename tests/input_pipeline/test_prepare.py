@@ -36,7 +36,7 @@ def test_the_manifest_has_a_row_an_image(on_tree, tree):
 
 
 def test_rows_lead_to_the_decoded_image(on_tree, tree):
-    from melanoma_lab.data.pixel_cache import decode_image
+    from melanoma_lab.data.cache import decode_image
 
     data = on_tree()
     for position in (0, 13, 26):

@@ -10,7 +10,7 @@ from scipy.special import log_softmax, softmax
 
 from melanoma_lab.config.schema.training import CrossEntropy, Focal, LogitAdjusted
 from melanoma_lab.core.errors import UserError
-from melanoma_lab.input_pipeline.balancing.balanced_set import TrainingSplit
+from melanoma_lab.input_pipeline.balanced_set import TrainingSplit
 from melanoma_lab.models.losses import (
     FocalLoss,
     LogitAdjustedLoss,

@@ -1,6 +1,6 @@
 import keras
 
-from melanoma_lab.input_pipeline.model_inputs import get_named_inputs
+from melanoma_lab.input_pipeline.batches import get_named_inputs
 
 
 def test_inputs_have_names_where_a_network_takes_a_dictionary():

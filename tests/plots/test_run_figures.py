@@ -12,12 +12,13 @@ from matplotlib.text import Text
 from PIL import Image
 
 from melanoma_lab.core.formatting import format_percent as share
-from melanoma_lab.evaluation.calibration import Temperature, ece
 from melanoma_lab.evaluation.clinical_evaluation import (
     ClinicalEvaluation,
     evaluate_clinically,
 )
+from melanoma_lab.evaluation.decision_rule import Temperature
 from melanoma_lab.evaluation.evaluated_run import evaluate_run
+from melanoma_lab.evaluation.metrics import ece
 from melanoma_lab.evaluation.predictions import Predictions
 from melanoma_lab.plots import style
 from melanoma_lab.plots.classification import (

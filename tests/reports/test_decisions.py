@@ -5,7 +5,7 @@ import pytest
 from evaluation_cases import split_arrays
 from example_cases import SLUGS, table_of
 
-from melanoma_lab.evaluation.calibration import Temperature
+from melanoma_lab.evaluation.decision_rule import Temperature
 from melanoma_lab.evaluation.predictions import Predictions
 from melanoma_lab.reports.decisions import (
     N_CLASSES,

@@ -8,11 +8,10 @@ import pandas as pd
 import pytest
 from evaluation_cases import random_case, split_of, table_of
 
-from melanoma_lab.evaluation.calibration import ece
 from melanoma_lab.evaluation.confidence_intervals import estimate_proportion
 from melanoma_lab.evaluation.evaluated_run import evaluate_run
 from melanoma_lab.evaluation.metric_intervals import estimate_calibration, estimate_metrics
-from melanoma_lab.evaluation.metrics import auroc, brier, log_loss, macro_auroc
+from melanoma_lab.evaluation.metrics import auroc, brier, ece, log_loss, macro_auroc
 from melanoma_lab.evaluation.predictions import Predictions
 from melanoma_lab.reports.model_card import PAGES, write_model_card
 from melanoma_lab.tracking.run_reader import RunIdentity

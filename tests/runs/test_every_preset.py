@@ -11,7 +11,7 @@ from melanoma_lab.commands.train import train_arm
 from melanoma_lab.config.arm import Arm
 from melanoma_lab.config.schema.architecture import TrivialArchitecture
 from melanoma_lab.config.schema.training import Precision
-from melanoma_lab.input_pipeline.balancing.strategies import balance
+from melanoma_lab.input_pipeline.balancing import balance
 from melanoma_lab.input_pipeline.batches import make_training_batches
 from melanoma_lab.input_pipeline.prepare import prepare_data
 from melanoma_lab.models.trivial_classifiers import build_trivial_classifier

@@ -6,11 +6,10 @@ import pytest
 from evaluation_cases import random_case, table_of
 from undrawn import undrawn_runs
 
-from melanoma_lab.evaluation.calibration import Temperature
-from melanoma_lab.evaluation.decision_rule import DecisionRule
+from melanoma_lab.evaluation.decision_rule import DecisionRule, Temperature
 from melanoma_lab.evaluation.evaluated_run import evaluate_external_run, evaluate_run
+from melanoma_lab.evaluation.metrics import compute_run_metrics, compute_split_metrics
 from melanoma_lab.evaluation.predictions import Predictions
-from melanoma_lab.evaluation.run_metrics import compute_run_metrics, compute_split_metrics
 from melanoma_lab.reports.model_card import PAGES
 from melanoma_lab.runs.run_report import ReportedModel, ReportFigures, RunReport, log_report
 from melanoma_lab.tracking.logged_model import ModelInfo

@@ -17,8 +17,8 @@ from melanoma_lab.comparison.study_report import report_study
 from melanoma_lab.config.arm import Arm
 from melanoma_lab.config.schema.tracking import Tracking
 from melanoma_lab.core.errors import RunError, UserError
+from melanoma_lab.evaluation.metrics import compute_run_metrics
 from melanoma_lab.evaluation.predictions import Predictions
-from melanoma_lab.evaluation.run_metrics import compute_run_metrics
 from melanoma_lab.tracking.database import is_empty
 from melanoma_lab.training.hardware import Hardware, count_available_threads
 
@@ -146,7 +146,7 @@ def test_a_network_trained_on_two_devices_is_kept_like_any_other(on_tree):
     model = mlflow.pyfunc.load_model(f"runs:/{run.info.run_id}/model")
     table = table_of(client, run)
     manifest = pd.read_csv(client.download_artifacts(run.info.run_id, "manifest.csv"))
-    from melanoma_lab.data.pixel_cache import decode_image
+    from melanoma_lab.data.cache import decode_image
 
     pixels = np.stack([decode_image(path, 16) for path in manifest["path"]])
     np.testing.assert_allclose(
@@ -182,7 +182,7 @@ def test_the_kept_network_gives_the_tabled_probabilities(plain):
     assert (signature.type, signature.shape) == (np.dtype("uint8"), (-1, 16, 16, 3))
     table = table_of(client, run)
     manifest = pd.read_csv(client.download_artifacts(run.info.run_id, "manifest.csv"))
-    from melanoma_lab.data.pixel_cache import decode_image
+    from melanoma_lab.data.cache import decode_image
 
     pixels = np.stack([decode_image(path, 16) for path in manifest["path"]])
     np.testing.assert_allclose(

@@ -18,8 +18,8 @@ from melanoma_lab.config.arm import Arm
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.core.shell_commands import format_lab_command
 from melanoma_lab.evaluation.clinical_evaluation import evaluate_clinically
+from melanoma_lab.evaluation.metrics import compute_run_metrics
 from melanoma_lab.evaluation.predictions import Predictions
-from melanoma_lab.evaluation.run_metrics import compute_run_metrics
 from melanoma_lab.runs.run_lock import RunLock
 from melanoma_lab.tracking.locations import identify_study
 

@@ -7,7 +7,7 @@ from small_backbone import weights_of
 
 from melanoma_lab.config.schema.architecture import Architecture
 from melanoma_lab.config.schema.training import Precision
-from melanoma_lab.input_pipeline.balancing.strategies import balance
+from melanoma_lab.input_pipeline.balancing import balance
 from melanoma_lab.input_pipeline.prepare import prepare_data
 from melanoma_lab.training.checkpoint import read_checkpoint, write_checkpoint
 from melanoma_lab.training.hardware import count_available_threads, start_backend

@@ -7,7 +7,7 @@ import tensorflow as tf
 from marks import slow
 
 from melanoma_lab.config.schema.training import Training
-from melanoma_lab.input_pipeline.balancing.balanced_set import BalancedSet
+from melanoma_lab.input_pipeline.balanced_set import BalancedSet
 from melanoma_lab.input_pipeline.batches import make_evaluation_batches, make_training_batches
 from melanoma_lab.training import distribution
 from melanoma_lab.training.fit import fit_network

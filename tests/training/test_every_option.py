@@ -11,7 +11,7 @@ from melanoma_lab.__main__ import CONF_DIR
 from melanoma_lab.config.schema.architecture import Architecture, TrivialArchitecture
 from melanoma_lab.config.schema.training import Precision
 from melanoma_lab.core.errors import UserError
-from melanoma_lab.input_pipeline.balancing.strategies import balance
+from melanoma_lab.input_pipeline.balancing import balance
 from melanoma_lab.input_pipeline.prepare import prepare_data
 from melanoma_lab.registry import OPTIONS as DECLARED
 from melanoma_lab.registry import builder

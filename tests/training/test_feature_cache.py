@@ -8,7 +8,7 @@ import pytest
 from marks import slow
 
 from melanoma_lab.core.errors import UserError
-from melanoma_lab.input_pipeline.balancing.strategies import balance
+from melanoma_lab.input_pipeline.balancing import balance
 from melanoma_lab.input_pipeline.prepare import prepare_data
 from melanoma_lab.training.feature_cache import (
     is_cacheable,

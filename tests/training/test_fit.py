@@ -8,7 +8,7 @@ import pytest
 from sklearn.metrics import balanced_accuracy_score
 
 from melanoma_lab.config.schema.training import Plateau, Training
-from melanoma_lab.input_pipeline.balancing.balanced_set import BalancedSet
+from melanoma_lab.input_pipeline.balanced_set import BalancedSet
 from melanoma_lab.input_pipeline.batches import make_evaluation_batches, make_training_batches
 from melanoma_lab.launching import InterruptHandler, JobStatusStore
 from melanoma_lab.models.losses import FocalLoss, LogitAdjustedLoss

@@ -10,7 +10,7 @@ from tensorflow.python.framework.func_graph import FuncGraph
 from tensorflow.python.framework.ops import EagerTensor
 
 from melanoma_lab.config.schema.training import Training
-from melanoma_lab.input_pipeline.balancing.balanced_set import BalancedSet
+from melanoma_lab.input_pipeline.balanced_set import BalancedSet
 from melanoma_lab.input_pipeline.batches import make_evaluation_batches, make_training_batches
 from melanoma_lab.training.fit import fit_network
 from melanoma_lab.training.train_steps import AugmentedNetwork, Stage, free_registered_gradients

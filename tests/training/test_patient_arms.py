@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from marks import slow
 
-from melanoma_lab.input_pipeline.balancing.strategies import balance
+from melanoma_lab.input_pipeline.balancing import balance
 from melanoma_lab.input_pipeline.batches import (
     make_evaluation_batches,
     make_training_batches,

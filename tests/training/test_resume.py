@@ -7,7 +7,7 @@ from marks import slow
 
 from melanoma_lab.config.schema.training import Precision
 from melanoma_lab.core.errors import RunError
-from melanoma_lab.input_pipeline.balancing.strategies import balance
+from melanoma_lab.input_pipeline.balancing import balance
 from melanoma_lab.input_pipeline.prepare import prepare_data
 from melanoma_lab.training.checkpoint import read_checkpoint, write_checkpoint
 from melanoma_lab.training.fit import read_history

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from melanoma_lab.config.schema.data import Resize
+from melanoma_lab.data.cache import compute_file_digests
 from melanoma_lab.data.decoding import read_for_display
-from melanoma_lab.data.pixel_cache import compute_file_digests
 from melanoma_lab.data.split import TEST
 from melanoma_lab.evaluation.decision_rule import DecisionRule
 from melanoma_lab.inference.demo import messages

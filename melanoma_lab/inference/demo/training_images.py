@@ -25,8 +25,8 @@ from melanoma_lab.core.console import ProgressCallback
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.core.files import hash_file, hash_text
 from melanoma_lab.core.formatting import truncate
+from melanoma_lab.data.cache import compute_file_digests, load_pixels
 from melanoma_lab.data.decoding import DECODING_VERSION
-from melanoma_lab.data.pixel_cache import compute_file_digests, load_pixels
 from melanoma_lab.data.split import TRAIN
 from melanoma_lab.inference.known_images import MANIFEST, KnownFiles, load_run_manifest
 from melanoma_lab.inference.model_source import ModelSource

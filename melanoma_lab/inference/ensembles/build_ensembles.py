@@ -22,9 +22,8 @@ from melanoma_lab.core.untrusted_files import read_json, read_yaml
 from melanoma_lab.data.labels import get_positive_class
 from melanoma_lab.data.tables import read_manifest
 from melanoma_lab.evaluation import decision_rule, out_of_distribution
-from melanoma_lab.evaluation.evaluated_run import evaluate_run
+from melanoma_lab.evaluation.evaluated_run import compare_with_chance, evaluate_run
 from melanoma_lab.evaluation.predictions import Predictions
-from melanoma_lab.evaluation.run_metrics import compare_with_chance
 from melanoma_lab.inference import model_source
 from melanoma_lab.inference.ensembles.average import average_predictions
 from melanoma_lab.inference.ensembles.members import (

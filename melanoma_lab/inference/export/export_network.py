@@ -39,7 +39,7 @@ from melanoma_lab.inference.model_source import (
     find_model,
     resolve_model_info,
 )
-from melanoma_lab.input_pipeline.model_inputs import PIXELS, get_named_inputs
+from melanoma_lab.input_pipeline.batches import PIXELS, get_named_inputs
 from melanoma_lab.reports.model_card import PAGES, write_tracked_run_card
 from melanoma_lab.tracking.logged_model import NOTICE, ModelInfo
 from melanoma_lab.tracking.run_reader import TrackedRun

@@ -22,7 +22,7 @@ from melanoma_lab.core.errors import RunError, UserError
 from melanoma_lab.core.formatting import truncate
 from melanoma_lab.core.heavy_imports import quiet_stderr
 from melanoma_lab.core.shell_commands import format_extra_install
-from melanoma_lab.input_pipeline.model_inputs import get_named_inputs
+from melanoma_lab.input_pipeline.batches import get_named_inputs
 
 #: A network's inputs by name, with the images in the first axis.
 Inputs = Mapping[str, NDArray[Any]]

@@ -11,7 +11,7 @@ from keras import ops
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.inference.export.formats import PROBABILITIES
 from melanoma_lab.inference.network import find_pixel_input
-from melanoma_lab.input_pipeline.model_inputs import PIXELS, get_named_inputs
+from melanoma_lab.input_pipeline.batches import PIXELS, get_named_inputs
 from melanoma_lab.training.finetuning import iterate_layers
 
 #: A code beyond the end of any list of values, which stands for a missing value.

@@ -16,7 +16,7 @@ from melanoma_lab.data.patient_metadata import AGE_COLUMN
 from melanoma_lab.data.tables import read_manifest
 from melanoma_lab.inference.export.formats import Inputs, RuntimePredict
 from melanoma_lab.inference.image_files import decode_batches, find_image_files
-from melanoma_lab.input_pipeline.model_inputs import PIXELS, get_named_inputs
+from melanoma_lab.input_pipeline.batches import PIXELS, get_named_inputs
 from melanoma_lab.tracking.run_reader import TrackedRun
 
 #: The greatest difference of a probability that is accepted.

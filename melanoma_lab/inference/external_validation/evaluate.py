@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from omegaconf import OmegaConf
 
-from melanoma_lab.audit.shared_images import find_shared_photographs
+from melanoma_lab.audit.inspection import find_shared_photographs
 from melanoma_lab.config.compose import CONF_DIR
 from melanoma_lab.config.schema import Config
 from melanoma_lab.config.schema.data import Predefined, Undivided

@@ -22,9 +22,8 @@ from melanoma_lab.core.version import __version__, git_commit
 from melanoma_lab.data.labels import slugify
 from melanoma_lab.data.patient_metadata import PatientEncoder
 from melanoma_lab.data.split import TEST, TRAIN, VAL
-from melanoma_lab.evaluation.calibration import Temperature
 from melanoma_lab.evaluation.confidence_intervals import IntervalEstimate
-from melanoma_lab.evaluation.decision_rule import DecisionRule
+from melanoma_lab.evaluation.decision_rule import DecisionRule, Temperature
 from melanoma_lab.evaluation.evaluated_run import EvaluatedRun, evaluate_external_run
 from melanoma_lab.evaluation.metric_intervals import INTERVALS
 from melanoma_lab.evaluation.out_of_distribution import WITHIN

@@ -14,8 +14,7 @@ import numpy as np
 import pandas as pd
 
 from melanoma_lab.config.schema.data import GroupingRule
-from melanoma_lab.data.grouping import group_images
-from melanoma_lab.data.split import TEST, TRAIN, VAL
+from melanoma_lab.data.split import TEST, TRAIN, VAL, group_images
 from melanoma_lab.inference.known_images import NEW, ROLES, parse_archive_id
 
 IDENTICAL: Final = "identical file"

@@ -5,9 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from melanoma_lab.evaluation.calibration import Temperature
 from melanoma_lab.evaluation.confidence_intervals import IntervalEstimate
-from melanoma_lab.evaluation.decision_rule import DecisionRule
+from melanoma_lab.evaluation.decision_rule import DecisionRule, Temperature
 from melanoma_lab.inference.demo import messages
 from melanoma_lab.inference.demo.image_answer import build_answer_text
 from melanoma_lab.inference.model_source import ModelSource

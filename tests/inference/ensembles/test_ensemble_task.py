@@ -18,9 +18,9 @@ from melanoma_lab.comparison.warnings import find_warnings
 from melanoma_lab.config.compose import compose_config
 from melanoma_lab.config.schema.tracking import Tracking
 from melanoma_lab.core.errors import UserError
-from melanoma_lab.data.pixel_cache import decode_image
+from melanoma_lab.data.cache import decode_image
+from melanoma_lab.evaluation.metrics import compute_run_metrics
 from melanoma_lab.evaluation.predictions import Predictions
-from melanoma_lab.evaluation.run_metrics import compute_run_metrics
 from melanoma_lab.inference.ensembles.build_ensembles import make_ensembles
 from melanoma_lab.inference.model_source import read_appearance, read_model_folder
 from melanoma_lab.models.safe_loading import load_safely

@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from melanoma_lab.data.grouping import assign_photographs
-from melanoma_lab.data.pixel_cache import compute_file_digests
+from melanoma_lab.data.cache import compute_file_digests
 from melanoma_lab.data.readers import read_listing
+from melanoma_lab.data.split import assign_photographs
 from melanoma_lab.inference.external_validation.training_overlap import (
     ARCHIVE,
     GROUP,

@@ -7,6 +7,7 @@ import json
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -16,16 +17,15 @@ from numpy.typing import NDArray
 from melanoma_lab.core.checksummed_files import load_or_compute, open_array, write_array
 from melanoma_lab.core.console import ProgressCallback
 from melanoma_lab.core.files import hash_text
-from melanoma_lab.input_pipeline.balancing.augmentor_operations import (
+from melanoma_lab.input_pipeline.augmentor_operations import (
     OperationSpec,
     augment_image,
     build_operations,
     check_operations,
-    get_augmentor_version,
     parse_operations,
     silence_augmentor,
 )
-from melanoma_lab.input_pipeline.balancing.balanced_set import (
+from melanoma_lab.input_pipeline.balanced_set import (
     BalancedSet,
     TrainingSplit,
     make_generator,
@@ -53,20 +53,13 @@ class CopyPlan:
 
 
 def plan_copies(split: TrainingSplit, per_class: int, seed: int) -> CopyPlan:
-    """Plan how every class gets exactly ``per_class`` images.
+    """Plan how every class gets exactly ``per_class`` images; every class must have at least one.
 
     A larger class keeps a random subset. A smaller class keeps all its images and is filled up with
     copies. Their originals are taken from the class in a random order, repeatedly, so that the most
     used original has at most one copy more than the least used. (``Pipeline.sample`` of Augmentor
-    draws with replacement: some originals many times, others never.)
-
-    Args:
-        split: training images, with at least one of every class.
-        per_class: wanted number of images of each class, at least 1.
-        seed: seed of the run.
-
-    Returns:
-        The plan. The choice for a class does not depend on the order of other classes' images.
+    draws with replacement: some originals many times, others never.) The choice for a class does
+    not depend on the order of other classes' images.
     """
     kept, copied = [], []
     for index in range(split.n_classes):
@@ -116,13 +109,8 @@ def balance_with_augmentor(
     damaged. The key covers everything that their pixels depend on.
 
     Args:
-        split: training images, with at least one of every class.
-        per_class: wanted number of images of each class, at least 1.
         operations: the configured list of operations; see ``check_operations``.
-        seed: seed of the run.
-        cache_dir: cache folder of this package.
         workers: number of threads, at least 1; the result does not depend on it.
-        progress: called with (done, total) while copies are made.
 
     Returns:
         The kept originals, in the split's order, followed by the copies, class by class.
@@ -180,7 +168,7 @@ def _cache_key(split: TrainingSplit, plan: CopyPlan, specs: tuple[OperationSpec,
         "image_shape": split.pixels.shape[1:],
         "seeds": plan.seeds,
         "operations": specs,
-        "augmentor": get_augmentor_version(),
+        "augmentor": version("augmentor"),
         "pillow": PIL.__version__,
     }
     return hash_text(json.dumps(content, sort_keys=True))
@@ -206,13 +194,9 @@ def make_copies(
     but starting them took longer than they saved.
 
     Args:
-        path: path of the ``.npy`` file to write.
         originals: uint8, shape (images, height, width, 3).
         rows: int64, shape (m,), m at least 1: row in ``originals`` of each copy's original.
         seeds: m seeds, one for each copy.
-        operations: checked operations.
-        workers: number of threads, at least 1.
-        progress: called with (done, total) after every few copies.
 
     Raises:
         RunError: the file cannot be written.

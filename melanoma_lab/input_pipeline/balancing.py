@@ -1,4 +1,7 @@
-"""The balancing strategies by name, and their code, except for copies made by Augmentor."""
+"""Balance the classes of a training split by a strategy that the configuration names.
+
+Original images are never changed; copies, which only Augmentor makes, are in the cache folder.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +16,8 @@ from numpy.typing import NDArray
 from melanoma_lab.core.console import ProgressCallback
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.core.formatting import format_list
-from melanoma_lab.input_pipeline.balancing.augmentor import balance_with_augmentor
-from melanoma_lab.input_pipeline.balancing.balanced_set import (
+from melanoma_lab.input_pipeline.augmentor import balance_with_augmentor
+from melanoma_lab.input_pipeline.balanced_set import (
     BalancedSet,
     TrainingSplit,
     make_generator,
@@ -24,9 +27,6 @@ if TYPE_CHECKING:
     from melanoma_lab.config.schema.training_images import (
         AugmentorBalancing,
         Balancing,
-        ClassWeight,
-        EffectiveNumber,
-        NoBalancing,
         Oversample,
         Undersample,
     )
@@ -34,14 +34,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class BalancingContext:
-    """Settings that every balancing strategy gets, besides its options and the split.
-
-    Attributes:
-        seed: seed of the run, at least 0.
-        cache_dir: cache folder of this package, for copies.
-        workers: largest number of threads, at least 1; it must not change the result.
-        progress: called with (done, total) while copies are made.
-    """
+    """Settings that every balancing strategy gets, besides its options and the split."""
 
     seed: int
     cache_dir: Path
@@ -64,12 +57,6 @@ def balance(
         options: the chosen option of the group ``balancing``; its ``name`` selects the strategy.
         split: training images; no other images can be balanced.
         seed: seed of the run, at least 0. The result depends on options, split and seed only.
-        cache_dir: cache folder of this package; nothing is written elsewhere.
-        workers: largest number of threads, at least 1.
-        progress: called with (done, total) while copies are made.
-
-    Returns:
-        The balanced training split.
 
     Raises:
         TypeError: ``split`` is not a ``TrainingSplit``.
@@ -84,30 +71,6 @@ def balance(
         raise ValueError(f"Expected one of {sorted(STRATEGIES)}. Received {options.name!r}")
     context = BalancingContext(seed=seed, cache_dir=cache_dir, workers=workers, progress=progress)
     return STRATEGIES[options.name](options, split, context)
-
-
-def keep_as_is(
-    _options: NoBalancing, split: TrainingSplit, _context: BalancingContext
-) -> BalancedSet:
-    """Return the training images unchanged."""
-    return _select_originals(split, np.arange(len(split)))
-
-
-def weight_classes(
-    _options: ClassWeight, split: TrainingSplit, _context: BalancingContext
-) -> BalancedSet:
-    """Return the training images with balanced class weights in the loss."""
-    return _select_originals(
-        split, np.arange(len(split)), compute_balanced_weights(split.class_counts())
-    )
-
-
-def weight_by_effective_number(
-    options: EffectiveNumber, split: TrainingSplit, _context: BalancingContext
-) -> BalancedSet:
-    """Return the training images with class weights by the effective number of images."""
-    weights = compute_effective_number_weights(split.class_counts(), options.beta)
-    return _select_originals(split, np.arange(len(split)), weights)
 
 
 def oversample(
@@ -172,9 +135,15 @@ def fill_with_augmentor(
 
 #: Strategies by the name of their option in the group ``balancing``. Add new strategies here.
 STRATEGIES: dict[str, Callable[[Any, TrainingSplit, BalancingContext], BalancedSet]] = {
-    "none": keep_as_is,
-    "class_weight": weight_classes,
-    "effective_number": weight_by_effective_number,
+    "none": lambda _options, split, _context: _select_originals(split, np.arange(len(split))),
+    "class_weight": lambda _options, split, _context: _select_originals(
+        split, np.arange(len(split)), compute_balanced_weights(split.class_counts())
+    ),
+    "effective_number": lambda options, split, _context: _select_originals(
+        split,
+        np.arange(len(split)),
+        compute_effective_number_weights(split.class_counts(), options.beta),
+    ),
     "oversample": oversample,
     "undersample": undersample,
     "augmentor": fill_with_augmentor,
@@ -186,13 +155,8 @@ def compute_balanced_weights(class_counts: NDArray[np.int64]) -> NDArray[np.floa
 
     The weight of class c is ``n / (k * n_c)`` for n images, k classes with images and n_c images of
     class c: scikit-learn's ``class_weight="balanced"``, after King and Zeng (2001). The mean weight
-    of an image is 1.
-
-    Args:
-        class_counts: int64, shape (n_classes,): number of images of each class.
-
-    Returns:
-        float32, shape (n_classes,): the weights; 0 for a class without images.
+    of an image is 1. Counts and weights have the shape (n_classes,); the weight of a class without
+    images is 0.
     """
     present = class_counts > 0
     weights = np.zeros(len(class_counts))
@@ -205,16 +169,10 @@ def compute_effective_number_weights(
 ) -> NDArray[np.float32]:
     """Compute class weights by the inverse of the effective number of a class's images.
 
-    That number is ``(1 - beta**n) / (1 - beta)`` for n images: Cui et al. (2019), Proposition 1.
-    As for ``compute_balanced_weights``, the mean weight of an image is 1, so that beta does not
-    change the size of a step. The paper fixes the sum over classes instead.
-
-    Args:
-        class_counts: int64, shape (n_classes,): number of images of each class.
-        beta: 0 gives every image the same weight; towards 1 the weights become the balanced ones.
-
-    Returns:
-        float32, shape (n_classes,): the weights; 0 for a class without images.
+    That number is ``(1 - beta**n) / (1 - beta)`` for n images: Cui et al. (2019), Proposition 1. If
+    beta is 0, every image has the same weight; towards 1 the weights become the balanced ones. As
+    for ``compute_balanced_weights``, the mean weight of an image is 1, so that beta does not change
+    the size of a step. The paper fixes the sum over classes instead.
     """
     present = class_counts > 0
     counts = class_counts[present].astype(np.float64)

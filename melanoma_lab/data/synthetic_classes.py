@@ -1,12 +1,21 @@
-"""The appearance of lesions: a table with the average of each class, and random single lesions."""
+"""The classes of the synthetic dataset: the appearance of their lesions, and their patients.
+
+Lesions and patients are random, around the averages of their class. Patients are drawn when the
+dataset is read and are not part of its files, so that patients could be added without changing the
+files. Their profiles roughly follow dermatology books, with noise: ages vary widely, and 30 % of
+sites are independent of the class.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 
 # Largest weight of the look-alike class in a lesion's appearance, from 0 to 1.
 LIKENESS = 0.4
@@ -69,7 +78,6 @@ class LesionClass:
 
     Attributes:
         share: relative frequency of the class, similar to the unbalanced classes of ISIC.
-        appearance: appearance of the average lesion of the class.
         look_alike: the class that it is most easily confused with.
     """
 
@@ -163,16 +171,10 @@ def normalise_class_name(name: str) -> str:
 
 
 def choose_lesion_classes(names: Sequence[str]) -> list[LesionClass]:
-    """Choose a row of the table for each class.
+    """Choose a row of the table for each class, in the order of ``names``.
 
-    A class in the table gets its own row; any other class gets the next row that is not taken.
-    When all rows are taken, they are used again, with all colours rotated by one radian.
-
-    Args:
-        names: names of the classes, all different.
-
-    Returns:
-        One row of the table (possibly recoloured) for each name, in the order of ``names``.
+    A class in the table gets its own row; any other class gets the next row that is not taken. When
+    all rows are taken, they are used again, with all colours rotated by one radian.
     """
     in_table = {normalise_class_name(name) for name in names} & CLASSES.keys()
     spare = [row for name, row in CLASSES.items() if name not in in_table]
@@ -209,4 +211,68 @@ def sample_lesion(rng: np.random.Generator, row: LesionClass) -> LesionAppearanc
             * float(np.exp(rng.normal(0.0, SPREADS.get(name, SPREAD))))
             for name in mine
         }
+    )
+
+
+#: Separates patients' random numbers from others with the same seed.
+PATIENT_STREAM = 0x9A
+SITES = ("back", "chest", "face", "lower extremity", "scalp", "upper extremity")
+#: Share of missing values of each fact.
+MISSING = 0.05
+#: Share of sites that are independent of the class.
+ANYWHERE = 0.3
+#: Standard deviation in years of the ages in one class.
+AGE_SPREAD = 16
+
+
+@dataclass(frozen=True)
+class PatientProfile:
+    """The typical patients of a class: mean age in years, share of men, usual sites."""
+
+    age: float
+    men: float
+    sites: tuple[str, ...]
+
+
+ANYBODY = PatientProfile(50, 0.5, SITES)
+PROFILES = {
+    "actinic keratosis": PatientProfile(68, 0.65, ("face", "scalp")),
+    "basal cell carcinoma": PatientProfile(66, 0.6, ("face", "back")),
+    "dermatofibroma": PatientProfile(46, 0.4, ("lower extremity", "upper extremity")),
+    "melanoma": PatientProfile(60, 0.55, ("back", "lower extremity")),
+    "nevus": PatientProfile(40, 0.5, ("back", "chest", "lower extremity")),
+    "pigmented benign keratosis": PatientProfile(62, 0.5, ("face", "back", "chest")),
+    "seborrheic keratosis": PatientProfile(65, 0.5, ("back", "chest")),
+    "squamous cell carcinoma": PatientProfile(68, 0.65, ("face", "scalp", "upper extremity")),
+    "vascular lesion": PatientProfile(50, 0.5, ("chest", "upper extremity")),
+}
+
+
+def sample_patients(lesions: Sequence[str], labels: Sequence[str], seed: int) -> pd.DataFrame:
+    """Draw the patient of each photograph; all photographs of one lesion have the same patient.
+
+    The table has the columns age (float64 years in steps of five, NaN if unknown), sex and site
+    (str, empty if unknown).
+    """
+    known = {
+        lesion: _patient(lesion, label, seed) for lesion, label in zip(lesions, labels, strict=True)
+    }
+    rows = [known[lesion] for lesion in lesions]
+    return pd.DataFrame(rows, columns=["age", "sex", "site"]).astype({"age": "float64"})
+
+
+@functools.lru_cache(maxsize=100_000)  # all runs of a study have the same patients
+def _patient(lesion: str, label: str, seed: int) -> tuple[float, str, str]:
+    """Draw age, sex and site, which depend only on the lesion's name, its class and the seed."""
+    number = int.from_bytes(hashlib.sha256(lesion.encode()).digest()[:8])
+    rng = np.random.default_rng([PATIENT_STREAM, seed, number])
+    profile = PROFILES.get(normalise_class_name(label), ANYBODY)
+    age = float(np.clip(5 * np.round(rng.normal(profile.age, AGE_SPREAD) / 5), 5, 85))
+    sex = "male" if rng.random() < profile.men else "female"
+    site = str(rng.choice(SITES if rng.random() < ANYWHERE else profile.sites))
+    unknown = rng.random(3) < MISSING
+    return (
+        np.nan if unknown[0] else age,
+        "" if unknown[1] else sex,
+        "" if unknown[2] else site,
     )

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from melanoma_lab.core.errors import RunError
-from melanoma_lab.input_pipeline.balancing import augmentor
-from melanoma_lab.input_pipeline.balancing.augmentor import make_copies
-from melanoma_lab.input_pipeline.balancing.augmentor_operations import parse_operations
-from melanoma_lab.input_pipeline.balancing.balanced_set import TrainingSplit
+from melanoma_lab.input_pipeline import augmentor
+from melanoma_lab.input_pipeline.augmentor import make_copies
+from melanoma_lab.input_pipeline.augmentor_operations import parse_operations
+from melanoma_lab.input_pipeline.balanced_set import TrainingSplit
 
 MakeSplit = Callable[..., TrainingSplit]
 

@@ -111,14 +111,10 @@ class BalancedSet:
         return np.bincount(self.labels, minlength=self.n_classes)
 
     def gather(self, indices: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[np.int64]]:
-        """Copy the images of a batch into memory.
+        """Copy the images of a batch into memory; return them and their labels, int64, shape (b,).
 
-        Args:
-            indices: int64, shape (b,): 0 <= index < m, in any order; indices may repeat.
-
-        Returns:
-            The images, with the sources' dtype and shape: (b, height, width, 3) for pixels, (b, d)
-            for features; and their labels, int64, shape (b,).
+        The indices, int64, shape (b,), 0 <= index < m, are in any order and may repeat. Images have
+        the sources' dtype and the shape (b, height, width, 3) for pixels, (b, d) for features.
         """
         rows = self.rows[indices]
         images = np.empty((len(rows), *self.sources[0].shape[1:]), self.sources[0].dtype)
@@ -132,17 +128,9 @@ class BalancedSet:
 
 
 def make_generator(seed: int, purpose: str, class_index: int) -> np.random.Generator:
-    """Make an independent random generator for one purpose and one class.
+    """Make an independent random generator for one purpose, such as oversample, and one class.
 
     The numbers for a class therefore do not depend on the number of images of other classes.
-
-    Args:
-        seed: seed of the run, at least 0.
-        purpose: name of the purpose, such as ``"oversample"``.
-        class_index: index of the class.
-
-    Returns:
-        A new generator.
     """
     tag = int.from_bytes(purpose.encode(), "big")
     return np.random.default_rng(np.random.SeedSequence([seed, tag, class_index]))

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from melanoma_lab.core.errors import UserError
-from melanoma_lab.input_pipeline.balancing.augmentor_operations import (
+from melanoma_lab.input_pipeline.augmentor_operations import (
     augment_image,
     build_operations,
     check_operations,
@@ -226,7 +226,7 @@ def test_a_colour_may_be_a_list() -> None:
 def test_checking_loads_no_tensorflow_and_importing_no_augmentor() -> None:
     program = f"""
 import sys
-from melanoma_lab.input_pipeline.balancing.augmentor_operations import check_operations
+from melanoma_lab.input_pipeline.augmentor_operations import check_operations
 assert not {{"Augmentor", "hydra"}} & set(sys.modules)
 check_operations([{ROTATE!r}])
 assert not {{"tensorflow", "keras", "mlflow", "matplotlib"}} & set(sys.modules)

@@ -47,12 +47,9 @@ class OperationSpec(NamedTuple):
 
 
 class Operation(Protocol):
-    """An operation object of Augmentor."""
+    """An operation object of Augmentor, which is performed with a probability in (0, 1]."""
 
-    @property
-    def probability(self) -> float:
-        """Probability that the operation is performed, in (0, 1]."""
-        ...
+    probability: float
 
     def perform_operation(self, images: list[Image.Image]) -> list[Image.Image]:
         """Return the changed images; use the calling thread's random numbers."""
@@ -62,9 +59,7 @@ class Operation(Protocol):
 def check_operations(operations: object, image_size: tuple[int, int] = (180, 180)) -> None:
     """Refuse operations that Augmentor does not have or that fail, before any image is read.
 
-    Args:
-        operations: configured list, such as ``[{"rotate": {"probability": 0.7, ...}}]``.
-        image_size: height and width of the images in pixels, on which cropping depends.
+    Cropping depends on the images' height and width in pixels.
 
     Raises:
         UserError: a name or argument is unknown, missing or invalid.
@@ -75,10 +70,10 @@ def check_operations(operations: object, image_size: tuple[int, int] = (180, 180
         for position, (spec, operation) in enumerate(
             zip(specs, build_operations(specs), strict=True)
         ):
-            always = _Always(operation)
+            operation.probability = 1
             try:
                 for seed in range(TRIALS):
-                    augment_image(noise, [always], seed)
+                    augment_image(noise, [operation], seed)
             except Exception as error:  # Augmentor may raise anything; an argument is the cause
                 height, width = image_size
                 raise UserError(
@@ -88,13 +83,7 @@ def check_operations(operations: object, image_size: tuple[int, int] = (180, 180
 
 
 def parse_operations(operations: object) -> tuple[OperationSpec, ...]:
-    """Parse and check the configured list of operations.
-
-    Args:
-        operations: list of mappings, each from the name of one method to its arguments.
-
-    Returns:
-        A specification of each operation, in order.
+    """Parse and check the configured list, such as ``[{"rotate": {"probability": 0.7, ...}}]``.
 
     Raises:
         UserError: the list is empty or malformed; Augmentor has no such operation or argument; a
@@ -197,22 +186,10 @@ def _silence_compilation() -> Iterator[None]:
         yield
 
 
-def get_augmentor_version() -> str:
-    """Return the version of the installed Augmentor."""
-    _build_empty_pipeline()
-    import Augmentor
-
-    return str(Augmentor.__version__)
-
-
 def build_operations(specs: Sequence[OperationSpec]) -> list[Operation]:
     """Build Augmentor's operation objects, which use the calling thread's random numbers.
 
-    Args:
-        specs: checked specifications.
-
-    Returns:
-        An operation for each specification, in order; threads may share them.
+    Threads may share them.
     """
     pipeline = _build_empty_pipeline()
     for name, arguments in specs:
@@ -274,16 +251,6 @@ class _NumpyWithThreadRandom:
         return getattr(np, name)
 
 
-class _Always(NamedTuple):
-    """An operation with probability 1."""
-
-    operation: Operation
-    probability: float = 1.0
-
-    def perform_operation(self, images: list[Image.Image]) -> list[Image.Image]:
-        return self.operation.perform_operation(images)
-
-
 @contextmanager
 def silence_augmentor() -> Iterator[None]:
     """Ignore warnings about ``numpy.matrix``, which Augmentor uses for skewing, in this context."""
@@ -295,21 +262,13 @@ def silence_augmentor() -> Iterator[None]:
 def augment_image(
     pixels: NDArray[np.uint8], operations: Sequence[Operation], seed: int
 ) -> NDArray[np.uint8]:
-    """Apply operations to one image, each with its exact probability.
+    """Apply operations to one image, uint8, shape (height, width, 3), each with its probability.
 
     ``Augmentor.Pipeline.sample`` rounds its draws to tenths, so that 0.7 becomes 0.75. This
     function follows ``Pipeline.torch_transform``, which does not round. If an operation changes the
-    colour mode or the size, the image is converted back to RGB, and to its size at the end.
-
-    Threads may call it at the same time.
-
-    Args:
-        pixels: uint8, shape (height, width, 3); it is not changed.
-        operations: operations from ``build_operations``.
-        seed: seed of all random numbers, 0 <= seed < 2**128.
-
-    Returns:
-        The augmented image, uint8, shape (height, width, 3).
+    colour mode or the size, the image is converted back to RGB, and to its size at the end. All
+    random numbers depend on the seed, 0 <= seed < 2**128; threads may call the function at the same
+    time.
     """
     _streams.seed(seed)
     image = Image.fromarray(pixels)

@@ -1,4 +1,10 @@
-"""The folder of the synthetic dataset, drawn once and stored in the cache."""
+"""The synthetic dataset: dermoscopy-like lesions drawn by the program, reproducible from a seed.
+
+It lets every command run without a download. The pictures imitate the difficulties of real
+dermoscopy (few images, unbalanced and overlapping classes, several photographs of one lesion,
+hairs, cameras) and not dermatology: results on them say nothing about skin. They are drawn once and
+stored in the cache.
+"""
 
 from __future__ import annotations
 
@@ -21,14 +27,13 @@ from melanoma_lab.core.console import ProgressCallback
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.core.files import hash_text, write_folder_atomically
 from melanoma_lab.core.locks import hold_lock
-from melanoma_lab.data.synthetic.appearance import (
+from melanoma_lab.data.synthetic_classes import (
     LesionClass,
     choose_lesion_classes,
     normalise_class_name,
     sample_lesion,
 )
-from melanoma_lab.data.synthetic.lesion import paint_patch
-from melanoma_lab.data.synthetic.photograph import CAMERAS, take_photograph
+from melanoma_lab.data.synthetic_pictures import CAMERAS, paint_patch, take_photograph
 
 # Part of the cache's key: increase it with every change of a pixel or a name.
 DRAWING_VERSION = 1
@@ -56,12 +61,9 @@ def draw_dataset(
     on its number, its class and the seed: more lesions add pictures and change none.
 
     Args:
-        folder: the folder to write to; it is made if it is missing.
         classes: names of at least two classes; ISIC's classes are drawn as described in the table.
         lesions: number of lesions of all classes together, at least one of each class.
         image_size: width and height of the pictures in pixels, at least 16.
-        seed: seed of all random numbers, not negative.
-        progress: called after each lesion with the number drawn and the total.
 
     Raises:
         UserError: an argument is out of its range.
@@ -100,14 +102,6 @@ def ensure_dataset(
     The folder appears complete, so that an incomplete one of a killed process is never used. If
     several processes need the dataset, one draws it and the others wait.
 
-    Args:
-        cache: the lab's cache folder; it is made if it is missing.
-        classes: names of the classes, as in ``draw_dataset``.
-        lesions: number of lesions.
-        image_size: width and height of the pictures in pixels.
-        seed: seed of all random numbers.
-        progress: called after each lesion that is drawn; not called if nothing is drawn.
-
     Returns:
         ``cache/synthetic/<key>``; the key is a digest of all arguments and ``DRAWING_VERSION``.
 
@@ -143,16 +137,9 @@ def ensure_dataset(
 def apportion_lesions(shares: Sequence[float], lesions: int) -> Iterator[int]:
     """Yield the class of each lesion, so that the first n lesions follow the shares for any n.
 
-    This is Huntington and Hill's method, which apportions the seats of the US House: first one
-    lesion for each class, then always one for the class with the greatest share / sqrt(n (n + 1)),
-    if it has n lesions so far.
-
-    Args:
-        shares: relative frequencies of the classes, positive.
-        lesions: number of lesions.
-
-    Yields:
-        Indices into ``shares``.
+    Classes are indices into the shares, which are positive. This is Huntington and Hill's method,
+    which apportions the seats of the US House: first one lesion for each class, then always one for
+    the class with the greatest share / sqrt(n (n + 1)), if it has n lesions so far.
     """
     queue = [(-np.inf, label) for label in range(len(shares))]
     counts = [0] * len(shares)
@@ -169,15 +156,8 @@ def draw_lesion(
 ) -> tuple[str, list[NDArray[np.uint8]]]:
     """Draw all photographs of one lesion.
 
-    Args:
-        row: the table's row for the lesion's class.
-        index: number of the lesion.
-        image_size: width and height of the pictures in pixels.
-        seed: seed of the dataset.
-
-    Returns:
-        The source of the lesion, and one to four pictures: uint8, shape
-        (image_size, image_size, 3).
+    The result is the source of the lesion, and one to four pictures: uint8, shape (image_size,
+    image_size, 3).
     """
     rng = np.random.default_rng(np.random.SeedSequence((seed, index)))
     camera = CAMERAS[rng.integers(len(CAMERAS))]

@@ -20,8 +20,8 @@ from melanoma_lab.config.schema.training_images import (
     Undersample,
 )
 from melanoma_lab.core.errors import UserError
-from melanoma_lab.input_pipeline.balancing.balanced_set import TrainingSplit
-from melanoma_lab.input_pipeline.balancing.strategies import (
+from melanoma_lab.input_pipeline.balanced_set import TrainingSplit
+from melanoma_lab.input_pipeline.balancing import (
     STRATEGIES,
     BalancingContext,
     balance,

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from melanoma_lab.input_pipeline.balancing.balanced_set import TrainingSplit
+from melanoma_lab.input_pipeline.balanced_set import TrainingSplit
 
 MakeSplit = Callable[..., TrainingSplit]
 

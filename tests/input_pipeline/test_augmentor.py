@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 
 from melanoma_lab.config.schema.training_images import AugmentorBalancing
 from melanoma_lab.core.errors import RunError, UserError
-from melanoma_lab.input_pipeline.balancing import augmentor
-from melanoma_lab.input_pipeline.balancing.augmentor import plan_copies
-from melanoma_lab.input_pipeline.balancing.balanced_set import BalancedSet, TrainingSplit
-from melanoma_lab.input_pipeline.balancing.strategies import balance
+from melanoma_lab.input_pipeline import augmentor
+from melanoma_lab.input_pipeline.augmentor import plan_copies
+from melanoma_lab.input_pipeline.balanced_set import BalancedSet, TrainingSplit
+from melanoma_lab.input_pipeline.balancing import balance
 
 MakeSplit = Callable[..., TrainingSplit]
 
@@ -216,9 +216,9 @@ def test_two_processes_may_make_the_same_copies(make_split: MakeSplit, tmp_path:
 import hashlib, sys
 from pathlib import Path
 import numpy as np
-from melanoma_lab.input_pipeline.balancing.strategies import balance
+from melanoma_lab.input_pipeline.balancing import balance
 from melanoma_lab.config.schema.training_images import AugmentorBalancing
-from melanoma_lab.input_pipeline.balancing.balanced_set import TrainingSplit
+from melanoma_lab.input_pipeline.balanced_set import TrainingSplit
 stored = np.load({str(tmp_path / "split.npz")!r})
 digests = tuple(stored["digests"].tolist())
 pixels = np.load({str(split.pixels.filename)!r}, mmap_mode="r")
