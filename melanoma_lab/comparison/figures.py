@@ -19,14 +19,13 @@ from melanoma_lab.core.formatting import (
     is_share,
     label_metric,
     label_split,
+    name_positive_class_metrics,
 )
 from melanoma_lab.plots import style
 from melanoma_lab.reports.rendering import wrap_arm_name
 
 #: Width of the figures, in inches.
 WIDTH = 4.4
-#: Metrics that get a forest plot besides the one that decides about the verdicts, if defined.
-FOREST = ("melanoma_sensitivity", "macro_auroc", "log_loss", "generalisation_gap")
 MARKERS = ("o", "s", "D", "^", "v", "P")
 #: Colour and marker of a verdict; each alone suffices, also for colour-blind readers.
 VERDICTS = {
@@ -39,9 +38,11 @@ VERDICTS = {
 
 def select_forest_metrics(comparison: Comparison) -> list[str]:
     """Select the metrics with a forest plot; the one that decides about the verdicts is first."""
+    others = ("macro_auroc", "log_loss", "generalisation_gap")
+    sensitivity = name_positive_class_metrics(comparison.positive_class)[:1]
     return [
         metric
-        for metric in dict.fromkeys((comparison.metric, *FOREST))
+        for metric in dict.fromkeys((comparison.metric, *sensitivity, *others))
         if any(math.isfinite(entry.summary.mean) for entry in comparison.of_metric(metric))
     ]
 

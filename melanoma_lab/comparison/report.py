@@ -44,6 +44,7 @@ from melanoma_lab.core.formatting import (
     format_p_value,
     label_metric,
     label_split,
+    name_positive_class_metrics,
 )
 from melanoma_lab.core.shell_commands import format_portable_command
 from melanoma_lab.core.version import UNKNOWN_COMMIT, __version__, shorten_commit
@@ -53,9 +54,6 @@ from melanoma_lab.reports.rendering import (
     render_template,
     write_report_figures,
 )
-
-#: The metrics in the table of arms, after the one that decides about the verdicts.
-LEVELS = ("accuracy", "macro_auroc", "melanoma_sensitivity", "generalisation_gap")
 
 
 def write_comparison_report(
@@ -107,7 +105,9 @@ def _build_content(
     """Build the variables of the templates of both reports."""
     arms = list(comparison.arms.values())
     metrics = list(arms[0].metrics)
-    levels = [m for m in dict.fromkeys((comparison.metric, *LEVELS)) if m in metrics]
+    sensitivity = name_positive_class_metrics(comparison.positive_class)[:1]
+    candidates = (comparison.metric, "accuracy", "macro_auroc", *sensitivity, "generalisation_gap")
+    levels = [metric for metric in dict.fromkeys(candidates) if metric in metrics]
     return {
         "study": comparison.study,
         "version": __version__,
@@ -131,15 +131,17 @@ def _build_content(
                 "rows": _build_difference_rows(comparison, metric),
             }
             for metric in metrics
-            if metric != f"sensitivity/{comparison.positive_class}"  # melanoma_sensitivity says it
+            if metric != f"sensitivity/{comparison.positive_class}"  # its own metric says it
         ]
         if comparison.differences
         else [],
-        "classes": [slug.replace("_", " ") for slug in _melanoma_first(comparison)],
+        "classes": [slug.replace("_", " ") for slug in _positive_class_first(comparison)],
         "class_rows": [
             [
                 arm.short,
-                *_format_levels(arm, [f"sensitivity/{s}" for s in _melanoma_first(comparison)]),
+                *_format_levels(
+                    arm, [f"sensitivity/{s}" for s in _positive_class_first(comparison)]
+                ),
             ]
             for arm in arms
         ],
@@ -200,11 +202,11 @@ def _build_trivial_row(comparison: Comparison, metrics: Sequence[str]) -> list[o
         "accuracy": counts.max() / max(counts.sum(), 1),
         "balanced_accuracy": 1 / present,
         "macro_auroc": 0.5,
-        "melanoma_sensitivity": float(answer == comparison.positive_class),
-        "melanoma_specificity": float(answer != comparison.positive_class),
-        "melanoma_auroc": 0.5,
         "generalisation_gap": 0.0,
     }
+    positive = answer == comparison.positive_class
+    of_class = name_positive_class_metrics(comparison.positive_class)
+    scores |= dict(zip(of_class, (float(positive), float(not positive), 0.5), strict=False))
     cells = [format_metric(m, float(scores[m])) if m in scores else "" for m in metrics]
     return [f"always {answer.replace('_', ' ')}", "", *cells]
 
@@ -224,7 +226,7 @@ def _build_difference_rows(comparison: Comparison, metric: str) -> list[list[str
     ]
 
 
-def _melanoma_first(comparison: Comparison) -> list[str]:
+def _positive_class_first(comparison: Comparison) -> list[str]:
     rest = [slug for slug in comparison.slugs if slug != comparison.positive_class]
     return [comparison.positive_class, *rest] if comparison.positive_class else rest
 

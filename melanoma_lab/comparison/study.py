@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 
 from melanoma_lab.core.errors import UserError, get_first_line
 from melanoma_lab.core.files import hash_text
-from melanoma_lab.core.formatting import format_count, format_list
-from melanoma_lab.data.labels import slugify
+from melanoma_lab.core.formatting import format_count, format_list, slugify
 from melanoma_lab.evaluation import metrics
 from melanoma_lab.evaluation.influence import Estimate, estimate_run
 from melanoma_lab.tracking.arm_runs import (

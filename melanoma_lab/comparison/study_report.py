@@ -20,7 +20,12 @@ from melanoma_lab.comparison.warnings import find_warnings
 from melanoma_lab.config.arm import format_run_name
 from melanoma_lab.config.schema.tracking import Tracking
 from melanoma_lab.core.console import console, show_note, show_progress
-from melanoma_lab.core.formatting import format_metric, format_metric_interval, label_metric
+from melanoma_lab.core.formatting import (
+    format_metric,
+    format_metric_interval,
+    label_metric,
+    name_positive_class_metrics,
+)
 from melanoma_lab.plots.style import CYCLE
 from melanoma_lab.reports.rendering import break_arm_name
 from melanoma_lab.tracking.client import connect_for_reading, summarize_error, translate_errors
@@ -73,9 +78,7 @@ class ComparedStudy:
 
 
 STYLES = {"helps": "green", "hurts": "red", "no evidence": "default", "too few runs": "yellow"}
-#: Metrics shown besides the one that decides about the verdicts, if there is room.
-BESIDE = ("melanoma_sensitivity", "generalisation_gap")
-#: Characters that all columns but the names take; with fewer, ``BESIDE`` is left out.
+#: Characters that all columns but the names take; with fewer, two metrics are left out.
 OTHERS = 64
 
 
@@ -87,7 +90,9 @@ def show_comparison(comparison: Comparison, warnings: Sequence[str], report: Pat
     arms = Table(show_edge=False, pad_edge=False, header_style="bold")
     names = [break_arm_name(arm.label) for arm in comparison.arms.values()]
     widest = max((len(line) for name in names for line in name.splitlines()), default=0)
-    beside = BESIDE if console.width - widest >= OTHERS else ()
+    beside: tuple[str, ...] = ()
+    if console.width - widest >= OTHERS:
+        beside = (*name_positive_class_metrics(comparison.positive_class)[:1], "generalisation_gap")
     arms.add_column("arm", overflow="fold", min_width=widest if beside else None)
     arms.add_column("runs", justify="right")
     shown = [

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from collections.abc import Iterable
 
 #: Metrics of every split, tracked as ``<split>/<name>``.
@@ -20,8 +21,11 @@ SPLIT_METRIC_NAMES = (
     "brier",
     "ece",
 )
-#: Metrics of val and test, if ``dataset.positive_class`` is set.
-POSITIVE_CLASS_METRIC_NAMES = ("melanoma_sensitivity", "melanoma_specificity", "melanoma_auroc")
+#: Metrics of val and test, if ``dataset.positive_class`` is set; their names begin with its slug.
+POSITIVE_CLASS_METRICS = ("sensitivity", "specificity", "auroc")
+#: Slugs that no positive class may have, because other metrics begin with them: ``macro_auroc``,
+#: ``operating_point_sensitivity``.
+RESERVED_SLUGS = frozenset({"macro", "operating_point"})
 #: Metrics of which lower values are better; of all others, higher values are.
 LOWER_IS_BETTER = frozenset({"log_loss", "brier", "ece", "generalisation_gap"})
 UNDEFINED = "undefined"
@@ -34,22 +38,37 @@ _NAMES = {
     "log_loss": "log loss",
     "brier": "Brier score",
     "ece": "calibration error (ECE)",
-    "melanoma_sensitivity": "melanoma sensitivity",
-    "melanoma_specificity": "melanoma specificity",
-    "melanoma_auroc": "melanoma AUROC",
     "generalisation_gap": "generalisation gap",
 }
 
 #: Metrics that are shown in per cent, and their differences in percentage points.
-_SHARES = frozenset(
-    {
-        "balanced_accuracy",
-        "accuracy",
-        "melanoma_sensitivity",
-        "melanoma_specificity",
-        "generalisation_gap",
-    }
-)
+_SHARES = frozenset({"balanced_accuracy", "accuracy", "generalisation_gap"})
+
+
+def slugify(name: str) -> str:
+    """Return a class name in lower case with underscores, for names of columns and metrics.
+
+    Letters and digits of every script stay, because MLflow allows them.
+    """
+    # Composed letters, because macOS decomposes é in file names.
+    return re.sub(r"[\W_]+", "_", unicodedata.normalize("NFC", name).lower()).strip("_")
+
+
+def name_positive_class_metrics(slug: str | None) -> tuple[str, ...]:
+    """Return the names of the positive class's metrics, such as ``melanoma_sensitivity``.
+
+    Args:
+        slug: slug of the class; None, if there is no positive class: there are no such metrics.
+    """
+    return tuple(f"{slug}_{name}" for name in POSITIVE_CLASS_METRICS) if slug else ()
+
+
+def split_positive_class_metric(metric: str) -> tuple[str, str] | None:
+    """Split ``melanoma_auroc`` into ``melanoma`` and ``auroc``; None for any other metric."""
+    slug, _, name = metric.rpartition("_")
+    if name not in POSITIVE_CLASS_METRICS or not slug or slug in RESERVED_SLUGS:
+        return None
+    return slug, name
 
 
 def higher_is_better(metric: str) -> bool:
@@ -65,6 +84,9 @@ def label_metric(metric: str) -> str:
     """Return the name of a metric for a sentence."""
     if metric.startswith("sensitivity/"):
         return f"sensitivity to {metric.partition('/')[2].replace('_', ' ')}"
+    if of_class := split_positive_class_metric(metric):
+        slug, name = of_class
+        return f"{slug.replace('_', ' ')} {'AUROC' if name == 'auroc' else name}"
     return _NAMES.get(metric, metric)
 
 
@@ -75,7 +97,12 @@ def label_split(split: str) -> str:
 
 def is_share(metric: str) -> bool:
     """Return whether a metric is shown in per cent, and its differences in percentage points."""
-    return metric in _SHARES or metric.startswith("sensitivity/")
+    of_class = split_positive_class_metric(metric)
+    return (
+        metric in _SHARES
+        or metric.startswith("sensitivity/")
+        or (of_class is not None and of_class[1] != "auroc")
+    )
 
 
 def format_metric(metric: str, value: float) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +10,7 @@ import pandas as pd
 
 from melanoma_lab.config.schema.data import LabelSource, OnConflict
 from melanoma_lab.core.errors import UserError, suggest_choice
-from melanoma_lab.core.formatting import format_count, format_list
+from melanoma_lab.core.formatting import RESERVED_SLUGS, format_count, format_list, slugify
 
 #: Column of the manifest whose equal values mean copies -> the kind of copies, the surest first.
 DUPLICATE_COLUMNS = {"identical": "identical", "photograph": "copies of one photograph"}
@@ -128,15 +126,6 @@ def _resolve_conflicts(
     return resolved.loc[~dropped].reset_index(drop=True), [note]
 
 
-def slugify(name: str) -> str:
-    """Return a class name in lower case with underscores, for names of columns and metrics.
-
-    Letters and digits of every script stay, because MLflow allows them.
-    """
-    # Composed letters, because macOS decomposes é in file names.
-    return re.sub(r"[\W_]+", "_", unicodedata.normalize("NFC", name).lower()).strip("_")
-
-
 def check_class_names(classes: Sequence[str], positive_class: str | None) -> None:
     """Check that the slugs of class names are valid, and that the positive class is one of them.
 
@@ -159,6 +148,11 @@ def check_class_names(classes: Sequence[str], positive_class: str | None) -> Non
                 f"prob/{slugify(name)}; rename one."
             )
         seen[slugify(name)] = name
+    if positive_class and slugify(positive_class) in RESERVED_SLUGS:
+        raise UserError(
+            f"dataset.positive_class={positive_class}: its metrics would have the names of others, "
+            "such as macro_auroc; rename the class."
+        )
     if positive_class and slugify(positive_class) not in seen:
         raise UserError(
             f"dataset.positive_class={positive_class}: the images have no such class. "

@@ -178,7 +178,7 @@ def _split_influences(split: SplitPredictions, positive_class: str | None) -> di
         }
     if positive_class is not None:
         k = slugs.index(positive_class)
-        by_metric |= {f"melanoma_{name}": each[k] for name, each in by_class.items()}
+        by_metric |= {f"{positive_class}_{name}": each[k] for name, each in by_class.items()}
     return by_metric | {
         f"sensitivity/{slug}": by_class["sensitivity"][k] for k, slug in enumerate(slugs)
     }

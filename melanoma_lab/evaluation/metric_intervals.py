@@ -49,7 +49,7 @@ def estimate_metrics(
     found = {name: INTERVALS[name](split) for name in names}
     if positive_class is not None:
         for name, estimate in CLASS_INTERVALS.items():
-            found[f"melanoma_{name}"] = estimate(split, positive_class)
+            found[f"{positive_class}_{name}"] = estimate(split, positive_class)
     return found
 
 

@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import rankdata
 
+from melanoma_lab.core.formatting import name_positive_class_metrics
 from melanoma_lab.data.split import SPLITS
 from melanoma_lab.evaluation.predictions import Predictions, SplitPredictions
 
@@ -278,15 +279,12 @@ def compute_overall_metrics(split: SplitPredictions) -> dict[str, float]:
 def compute_positive_class_metrics(
     split: SplitPredictions, positive_class: str | None
 ) -> dict[str, float]:
-    """Compute ``melanoma_{sensitivity,specificity,auroc}``; nothing without a positive class."""
+    """Compute ``<slug>_{sensitivity,specificity,auroc}``; nothing without a positive class."""
     if positive_class is None:
         return {}
     k = split.slugs.index(positive_class)
-    return {
-        "melanoma_sensitivity": float(sensitivity(split.y_true, split.y_score)[k]),
-        "melanoma_specificity": float(specificity(split.y_true, split.y_score)[k]),
-        "melanoma_auroc": float(auroc(split.y_true, split.y_score)[k]),
-    }
+    each = [metric(split.y_true, split.y_score)[k] for metric in (sensitivity, specificity, auroc)]
+    return dict(zip(name_positive_class_metrics(positive_class), map(float, each), strict=True))
 
 
 def compute_class_metrics(split: SplitPredictions) -> dict[str, float]:

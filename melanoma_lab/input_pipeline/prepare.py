@@ -29,9 +29,10 @@ from melanoma_lab.config.schema.data import (
 from melanoma_lab.core.console import ProgressCallback
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.core.files import hash_text
+from melanoma_lab.core.formatting import slugify
 from melanoma_lab.data.cache import compute_file_digests, drop_unreadable, load_pixels
 from melanoma_lab.data.image_files import describe_outside_links
-from melanoma_lab.data.labels import check_class_names, resolve_labels, slugify
+from melanoma_lab.data.labels import check_class_names, resolve_labels
 from melanoma_lab.data.listing import Listing, UnmatchedImages
 from melanoma_lab.data.patient_metadata import PatientData, encode_patients
 from melanoma_lab.data.readers import read_listing

@@ -9,8 +9,7 @@ import numpy as np
 import pandas as pd
 
 from melanoma_lab.config.schema.data import Resize
-from melanoma_lab.core.formatting import format_count, format_percent, label_split
-from melanoma_lab.data.labels import slugify
+from melanoma_lab.core.formatting import format_count, format_percent, label_split, slugify
 from melanoma_lab.data.patient_metadata import AGE_COLUMN
 from melanoma_lab.data.split import SPLITS
 from melanoma_lab.evaluation.clinical_evaluation import (

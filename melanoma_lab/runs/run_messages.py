@@ -19,6 +19,7 @@ from melanoma_lab.core.formatting import (
     format_metric,
     format_percent,
     label_metric,
+    split_positive_class_metric,
 )
 from melanoma_lab.core.shell_commands import format_lab_command, format_program
 from melanoma_lab.data.split import SPLITS
@@ -39,18 +40,9 @@ UNGROUPED_WARNING = (
     "The dataset names no lesions or patients: photographs of one lesion may be on both sides of "
     "the split, so metrics may be too optimistic."
 )
-#: Metrics in the rows of the final table.
-METRIC_ROWS = (
-    "balanced_accuracy",
-    "accuracy",
-    "macro_f1",
-    "macro_auroc",
-    "melanoma_sensitivity",
-    "melanoma_specificity",
-    "melanoma_auroc",
-    "log_loss",
-    "ece",
-)
+#: Metrics in the first rows of the final table, and in the last; between are the positive class's.
+FIRST_ROWS = ("balanced_accuracy", "accuracy", "macro_f1", "macro_auroc")
+LAST_ROWS = ("log_loss", "ece")
 
 
 def show_data(data: PreparedData) -> None:
@@ -172,7 +164,9 @@ def show_metrics(metrics: Mapping[str, float]) -> None:
     show_metric_table(
         {
             split: {
-                key: metrics[f"{split}/{key}"] for key in METRIC_ROWS if f"{split}/{key}" in metrics
+                name.removeprefix(f"{split}/"): value
+                for name, value in metrics.items()
+                if name.startswith(f"{split}/")
             }
             for split in SPLITS
         }
@@ -189,7 +183,9 @@ def show_metric_table(columns: Mapping[str, Mapping[str, float]]) -> None:
     table.add_column("")
     for title in columns:
         table.add_column(title, justify="right")
-    for key in METRIC_ROWS:
+    names = dict.fromkeys(name for column in columns.values() for name in column)
+    of_class = [name for name in names if split_positive_class_metric(name)]
+    for key in (*FIRST_ROWS, *of_class, *LAST_ROWS):
         values = [column.get(key) for column in columns.values()]
         if any(value is not None for value in values):
             cells = ["" if value is None else format_metric(key, value) for value in values]

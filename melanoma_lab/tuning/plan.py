@@ -17,7 +17,6 @@ from melanoma_lab.config.schema.data import FoldSplit
 from melanoma_lab.config.schema.regularisation import CombinedRegularisation, Dropout
 from melanoma_lab.config.schema.tuner import Hyperband
 from melanoma_lab.core.errors import UserError
-from melanoma_lab.core.formatting import POSITIVE_CLASS_METRIC_NAMES
 from melanoma_lab.tuning.distributed.process_role import ProcessRole, read_role
 from melanoma_lab.tuning.search_space import HyperParameter, Values, parse_space
 from melanoma_lab.tuning.space_validation import TuneCommand, validate_space
@@ -134,12 +133,6 @@ def plan_search(config: Config, arm: Arm, command: TuneCommand) -> SearchPlan:
             for a search over several machines are incomplete.
     """
     tuner, role = config.tuner, read_role(os.environ)
-    metric = tuner.objective.removeprefix("val/")
-    if metric in POSITIVE_CLASS_METRIC_NAMES and config.dataset.positive_class is None:
-        raise UserError(
-            f"tuner.objective={tuner.objective}: dataset={config.dataset.name} has no positive "
-            "class; add dataset.positive_class=NAME."
-        )
     _check_folds(config)
     if config.tracking.offline:
         raise UserError(

@@ -43,6 +43,10 @@ from melanoma_lab.registry import OPTIONS
             "metric=acuracy",
             "metric=acuracy: not a compared metric. Did you mean accuracy?",
         ),
+        (
+            "metric=nevus_auroc",
+            "metric=nevus_auroc: dataset=synthetic: its positive class is melanoma. Valid: mel",
+        ),
         ("split.seed=-1", "split.seed: expected 0 or more"),
         ("dataset.classes=[a]", "dataset.classes: expected at least two classes"),
         (

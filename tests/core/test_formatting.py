@@ -9,6 +9,10 @@ from melanoma_lab.core.formatting import (
     format_metric,
     format_number,
     format_percent,
+    is_share,
+    label_metric,
+    name_positive_class_metrics,
+    split_positive_class_metric,
 )
 
 
@@ -78,3 +82,26 @@ def test_counts_have_their_plural():
 
 def test_a_rough_time_is_in_seconds_or_minutes():
     assert [format_duration(s) for s in (0.4, 89, 90, 7200)] == ["0 s", "89 s", "2 min", "120 min"]
+
+
+@pytest.mark.parametrize(
+    ("metric", "parts", "label", "share"),
+    [
+        ("melanoma_sensitivity", ("melanoma", "sensitivity"), "melanoma sensitivity", True),
+        ("basal_cell_specificity", ("basal_cell", "specificity"), "basal cell specificity", True),
+        ("malignant_auroc", ("malignant", "auroc"), "malignant AUROC", False),
+        ("macro_auroc", None, "macro AUROC", False),
+        ("accuracy", None, "accuracy", True),
+        ("sensitivity/basal_cell", None, "sensitivity to basal cell", True),
+        ("operating_point_sensitivity", None, "operating_point_sensitivity", False),
+    ],
+)
+def test_metrics_of_the_positive_class_are_recognised(metric, parts, label, share):
+    assert split_positive_class_metric(metric) == parts
+    assert (label_metric(metric), is_share(metric)) == (label, share)
+    if parts:
+        assert metric in name_positive_class_metrics(parts[0])
+
+
+def test_without_a_positive_class_it_has_no_metrics():
+    assert name_positive_class_metrics(None) == name_positive_class_metrics("") == ()

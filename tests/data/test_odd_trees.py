@@ -4,6 +4,7 @@ import pytest
 from pictures import paint
 
 from melanoma_lab.core.errors import UserError
+from melanoma_lab.core.formatting import slugify
 from melanoma_lab.data.folder_reader import read_class_folders
 from melanoma_lab.data.image_files import (
     COMPANIONS,
@@ -11,7 +12,7 @@ from melanoma_lab.data.image_files import (
     find_ignored_files,
     find_images,
 )
-from melanoma_lab.data.labels import MAX_SLUG_LENGTH, slugify
+from melanoma_lab.data.labels import MAX_SLUG_LENGTH
 from melanoma_lab.input_pipeline.prepare import prepare_data
 
 

@@ -6,7 +6,7 @@ import pytest
 from pictures import paint
 
 from melanoma_lab.core.errors import UserError
-from melanoma_lab.data.labels import slugify
+from melanoma_lab.core.formatting import slugify
 from melanoma_lab.input_pipeline import prepare as prepare_module
 from melanoma_lab.input_pipeline.prepare import MANIFEST_COLUMNS, prepare_data
 

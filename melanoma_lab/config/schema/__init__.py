@@ -27,7 +27,12 @@ from melanoma_lab.config.schema.training import Finetuning, Loss, Optimizer, Sch
 from melanoma_lab.config.schema.training_images import Augmentation, Balancing
 from melanoma_lab.config.schema.tuner import Tuner
 from melanoma_lab.core.errors import UserError, require, suggest_choice
-from melanoma_lab.core.formatting import POSITIVE_CLASS_METRIC_NAMES, SPLIT_METRIC_NAMES
+from melanoma_lab.core.formatting import (
+    SPLIT_METRIC_NAMES,
+    name_positive_class_metrics,
+    slugify,
+    split_positive_class_metric,
+)
 
 
 @dataclass
@@ -53,7 +58,7 @@ class Demo:
 
 
 #: Metrics that can decide an arm's verdict, besides the sensitivity to a class.
-COMPARED_METRICS = (*SPLIT_METRIC_NAMES, *POSITIVE_CLASS_METRIC_NAMES, "generalisation_gap")
+COMPARED_METRICS = (*SPLIT_METRIC_NAMES, "generalisation_gap")
 #: Longest name of a study in bytes; file systems allow 255, including endings.
 MAX_STUDY_BYTES = 120
 
@@ -156,15 +161,40 @@ class Config:
         check_study_name(self.study)
         if self.task in TRACKING_TASKS:  # other tasks can work without tracking
             check_tracking_uri(self.tracking.uri)
-        if self.metric not in COMPARED_METRICS and not self.metric.startswith("sensitivity/"):
-            raise UserError(
-                f"metric={self.metric}: not a compared metric. "
-                f"{suggest_choice(self.metric, [*COMPARED_METRICS, 'sensitivity/CLASS'])}"
-            )
+        self._check_metrics()
         require(self.formats, "formats", "one of saved_model, onnx, litert at least", [])
         require(self.members is None or self.members >= 1, "members", "at least 1", self.members)
         if isinstance(self.architecture, TrivialArchitecture):
             check_network_options(self, self.architecture)
+
+    def _check_metrics(self) -> None:
+        """Check that the metric of the study, and that of a search, can be computed."""
+        of_class = split_positive_class_metric(self.metric)
+        if (
+            self.metric not in COMPARED_METRICS
+            and not self.metric.startswith("sensitivity/")
+            and of_class is None
+        ):
+            raise UserError(
+                f"metric={self.metric}: not a compared metric. "
+                f"{suggest_choice(self.metric, [*COMPARED_METRICS, 'sensitivity/CLASS'])}"
+            )
+        if self.task not in (Task.train, Task.tune):
+            return  # the dataset of the configuration is not that of the runs
+        names = name_positive_class_metrics(slugify(self.dataset.positive_class or ""))
+        chosen = {"metric": self.metric}
+        if self.task is Task.tune:
+            chosen["tuner.objective"] = self.tuner.objective
+        for key, metric in chosen.items():
+            name = metric.removeprefix("val/")
+            if split_positive_class_metric(name) and name not in names:
+                advice = (
+                    f"its positive class is {self.dataset.positive_class}. "
+                    f"{suggest_choice(name, names)}"
+                    if names
+                    else "it has no positive class; add dataset.positive_class=NAME."
+                )
+                raise UserError(f"{key}={metric}: dataset={self.dataset.name}: {advice}")
 
 
 def check_study_name(study: object) -> str:

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from melanoma_lab.core.errors import UserError, require, suggest_choice
-from melanoma_lab.core.formatting import POSITIVE_CLASS_METRIC_NAMES, SPLIT_METRIC_NAMES
+from melanoma_lab.core.formatting import SPLIT_METRIC_NAMES, split_positive_class_metric
 from melanoma_lab.registry import Option, option
 
-#: Metrics that a search can optimise; it is known of each whether higher is better.
-OBJECTIVES = tuple(f"val/{name}" for name in (*SPLIT_METRIC_NAMES, *POSITIVE_CLASS_METRIC_NAMES))
+#: Metrics that a search can optimise, besides those of the positive class.
+OBJECTIVES = tuple(f"val/{name}" for name in SPLIT_METRIC_NAMES)
 
 
 @dataclass
@@ -40,8 +40,9 @@ class Tuner(Option):
     worker_timeout: float = 120.0
 
     def __post_init__(self) -> None:
-        if self.objective not in OBJECTIVES:
-            split, _, metric = self.objective.rpartition("/")
+        split, _, metric = self.objective.rpartition("/")
+        of_class = split == "val" and split_positive_class_metric(metric)
+        if self.objective not in OBJECTIVES and not of_class:
             hint = suggest_choice(
                 f"val/{metric}" if split in {"", "test", "train"} else metric, OBJECTIVES
             )

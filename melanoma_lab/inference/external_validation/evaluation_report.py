@@ -17,9 +17,8 @@ from melanoma_lab.config.schema.data import Predefined
 from melanoma_lab.config.schema.evaluation import EVALUATE_KEYS, OnOverlap
 from melanoma_lab.core.console import console, show_note
 from melanoma_lab.core.files import hash_file, hash_text
-from melanoma_lab.core.formatting import format_percent
+from melanoma_lab.core.formatting import format_percent, slugify
 from melanoma_lab.core.version import __version__, git_commit
-from melanoma_lab.data.labels import slugify
 from melanoma_lab.data.patient_metadata import PatientEncoder
 from melanoma_lab.data.split import TEST, TRAIN, VAL
 from melanoma_lab.evaluation.confidence_intervals import IntervalEstimate
