@@ -91,8 +91,8 @@ def test_weights_of_a_saved_network_are_taken(tmp_path, name, kind):
 @pytest.mark.parametrize("name", APPLICATIONS)
 def test_what_keras_downloads_gives_keras_features(tmp_path, monkeypatch, name):
     """A file as Keras publishes them, of a network as Keras builds it."""
-    build = backbones.APPLICATIONS[name]
-    theirs = build(include_top=False, weights=None, input_shape=(32, 32, 3), pooling="avg")
+    application = backbones.APPLICATIONS[name]
+    theirs = application(include_top=False, weights=None, input_shape=(32, 32, 3), pooling="avg")
     rng = np.random.default_rng(0)
     theirs.set_weights([rng.uniform(0.5, 1, w.shape) * 0.1 for w in theirs.get_weights()])
     with h5py.File(tmp_path / "published.h5", "w") as file:
