@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -47,6 +47,10 @@ def validate_seeds_once() -> Iterator[None]:
     again when it begins. For a study that has finished, this would take half of the time. A sweeper
     of our own would avoid it, but Hydra finds sweepers only in a package ``hydra_plugins``.
     """
+    # Hydra's search for plugins imports the sweeper's module anew: take the class that it found.
+    Plugins.instance()
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+
     original = BasicSweeper.validate_batch_is_legal
 
     def validate(self: BasicSweeper, batch: Sequence[Sequence[str]]) -> None:

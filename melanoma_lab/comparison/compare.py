@@ -23,10 +23,8 @@ from melanoma_lab.comparison.study import Study, StudyRun
 from melanoma_lab.config.arm import find_references, shorten_arm_names
 from melanoma_lab.core.errors import UserError, suggest_choice
 
-PRIMARY_METRIC = (
-    "balanced_accuracy"
-    """The default of the metric that decides about an arm's verdict."""
-)
+#: The default of the metric that decides about an arm's verdict.
+PRIMARY_METRIC = "balanced_accuracy"
 
 
 @dataclass(frozen=True)
