@@ -322,9 +322,7 @@ class DecisionRule:
                 specificity=_read_estimate(content["specificity"]),
             )
         except (KeyError, TypeError) as error:
-            raise ValueError(
-                f"Expected what is said beside a model. Received {error!r}."
-            ) from error
+            raise ValueError(f"Expected the keys that a run writes. Received {error!r}.") from error
         if not 0 < temperature.value < math.inf:
             raise ValueError(f"Expected a temperature above 0. Received {temperature.value}.")
         return rule

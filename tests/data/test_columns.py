@@ -144,7 +144,7 @@ def test_deciding_one_does_not_decide_the_other():
 
 def test_all_that_could_be_meant_are_named_and_a_line_keeps_what_is_known():
     text = refused({"lesion_id_x": SIX, "lesion_id_y": SIX, "patient_id": SIX})
-    assert "lesion_id_x and lesion_id_y look as if" in text
+    assert "lesion_id_x and lesion_id_y look like ids" in text
     assert "dataset.columns.lesion=lesion_id_x or dataset.columns.lesion=lesion_id_y" in text
     assert text.endswith("dataset.columns.lesion=none dataset.columns.patient=patient_id")
     text = refused({"patient_id": SIX, "mrn": SIX, "accession": SIX})
@@ -183,7 +183,7 @@ def test_a_fifth_of_the_cells_must_differ_in_a_column_of_ids():
 
 def test_several_that_could_be_meant_are_refused():
     text = refused({"patient_id": SIX, "case": SIX})
-    assert "patient_id and case look as if" in text
+    assert "patient_id and case look like ids" in text
     assert "dataset.columns.patient=patient_id or dataset.columns.patient=case" in text
     assert found({"patient_id": SIX, "case": SIX}, patient="case") == {"patient": "case"}
 

@@ -72,7 +72,7 @@ def test_learning_the_class_shares_alone_is_at_chance():
     shares = softmax(np.log([0.5, 0.3, 0.2]) + 0.5 * noise)
     result = compare_with_chance(Predictions(table_of((y_true, shares))))
     assert result.verdict == "at_chance"
-    assert "whatever the image" in result.reason
+    assert "for every image" in result.reason
 
 
 def decided_by_coin(y_true: np.ndarray) -> Case:

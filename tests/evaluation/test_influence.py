@@ -94,9 +94,9 @@ def test_an_estimate_has_the_runs_own_metrics():
     estimates = influence.estimate_run(Predictions(table), "class_1")
     assert set(estimates) == {
         *SPLIT_METRICS,
-        "melanoma_sensitivity",
-        "melanoma_specificity",
-        "melanoma_auroc",
+        "class_1_sensitivity",
+        "class_1_specificity",
+        "class_1_auroc",
         *(f"sensitivity/class_{k}" for k in range(3)),
         "generalisation_gap",
     }

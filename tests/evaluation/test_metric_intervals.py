@@ -61,11 +61,11 @@ def test_what_a_card_shows_is_of_the_table():
     shown = estimate_metrics(split, "class_2")
     assert list(shown) == [
         *("balanced_accuracy", "accuracy", "macro_auroc"),
-        *("melanoma_sensitivity", "melanoma_specificity", "melanoma_auroc"),
+        *("class_2_sensitivity", "class_2_specificity", "class_2_auroc"),
     ]
     assert list(estimate_metrics(split, None)) == list(shown)[:3]
     for name in ("sensitivity", "specificity", "auroc"):
-        assert shown[f"melanoma_{name}"] == CLASS_INTERVALS[name](split, "class_2")
+        assert shown[f"class_2_{name}"] == CLASS_INTERVALS[name](split, "class_2")
     assert list(estimate_calibration(split)) == ["log_loss", "brier", "ece"]
     assert estimate_calibration(split)["ece"] == INTERVALS["ece"](split)
 

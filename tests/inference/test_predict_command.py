@@ -83,7 +83,7 @@ def test_answers_are_read_as_was_chosen_on_val(work, tree, predict):
     reached = table["calibrated/melanoma"] >= threshold - 1e-6
     assert list(table["operating_point"]) == ["melanoma" if each else "" for each in reached]
     assert 0 < reached.sum() <= len(table)
-    hot = {"temperature": {"value": 4.0, "n": 99, "why_not": ""}, "slug": "melanoma"}
+    hot = json.loads(kept) | {"temperature": {"value": 4.0, "n": 99, "why_not": ""}}
     try:
         beside.write_text(json.dumps(hot | {"threshold": 1.0, "target": 0.9}))
         hotter = pd.read_csv(predict(model=run.run_id, images=tree), keep_default_na=False)

@@ -84,7 +84,7 @@ def test_it_has_every_mistake_with_all_that_is_known(page_file, chosen):
     assert "<dd>unknown</dd>" not in text
     assert "<dd>nan</dd>" not in text
     assert ", 2 images</dd>" in "".join(cards)
-    assert "It has 3&#160;x&#160;3 places" in text
+    assert "It has 3&#160;x&#160;3 cells" in text
     assert f"{len(chosen.shown)} mistakes in 90 images of test" in text
 
 

@@ -38,7 +38,7 @@ class Half(MixingLayer):
     """Half of each image and half of the next."""
 
     def __init__(self):
-        super().__init__(alpha=1.0, seed=0, name="half")
+        super().__init__(alpha=1.0, seed=0)
 
     def change(self, batch):
         pixels, labels, weights = batch

@@ -91,8 +91,8 @@ def test_what_decides_comes_before_what_it_decides_about():
         ({RATE: [[1, "a"], [1.0, "a"]]}, "expected different choices"),
         ({"balancing": {"min": 0, "max": 1}}, "balancing: a group; expected a list"),
         ({"optimizer.name": ["adam", "sgd"]}, "expected the group, optimizer"),
-        ({"seed": [0, 1]}, "seed: trials share it"),
-        ({"split.k": [3, 5]}, "split.k: trials share it"),
+        ({"seed": [0, 1]}, "seed: it cannot be searched: all trials share it"),
+        ({"split.k": [3, 5]}, "split.k: it cannot be searched: all trials share it"),
         ({"dataset.conflicts": ["keep", "drop"]}, "trials share it"),
         (
             {RATE: {"choices": [1, 2], "when": {"optimiser": "sgd"}}},

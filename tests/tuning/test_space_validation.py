@@ -123,7 +123,9 @@ def test_the_default_space_is_the_learning_rate_and_what_regularises(overrides, 
 def test_an_arm_that_is_not_trained_needs_a_space_of_its_own():
     words = ["task=tune", "+experiment=majority"]
     config, arm = compose_config(words)
-    with pytest.raises(UserError, match=r"architecture=majority is not trained: .* tuner\.space="):
+    with pytest.raises(
+        UserError, match=r"architecture=majority is not trained by epochs, .* tuner\.space="
+    ):
         plan_search(config, arm, TuneCommand.from_overrides(words))
     words.append("tuner.space={balancing:[none,class_weight]}")
     config, arm = compose_config(words)
