@@ -17,10 +17,10 @@ from collections import defaultdict
 from pathlib import Path
 
 from fixed_cost import GROWS, PARTS, processor_seconds, watch
-from memory import resident
 
 import melanoma_lab as lab
 from melanoma_lab.tuning import search_messages
+from tests.support.memory import resident
 
 HERE = Path(__file__).resolve().parent
 #: Trials that are not counted: caches fill.

@@ -18,10 +18,7 @@ import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
 from hypothesis import settings
-from pictures import paint
-from search_processes import search_process
 from threadpoolctl import threadpool_limits
-from undrawn import undrawn_runs
 
 import melanoma_lab as lab
 from melanoma_lab.__main__ import CONF_DIR
@@ -30,6 +27,9 @@ from melanoma_lab.config.schema.tracking import TRACKING_URI_VARIABLE
 from melanoma_lab.config.schema.training import Precision
 from melanoma_lab.config.validation import validate_config
 from melanoma_lab.training.hardware import count_available_threads, start_backend
+from tests.support.pictures import paint
+from tests.support.search_processes import search_process
+from tests.support.undrawn import undrawn_runs
 
 # Set before TensorFlow and MLflow are imported anywhere.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

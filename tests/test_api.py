@@ -10,11 +10,11 @@ from pathlib import Path
 import mlflow
 import pandas as pd
 import pytest
-from processes import run_command, run_python
 
 import melanoma_lab as lab
 from melanoma_lab import api
 from melanoma_lab.core.console import console
+from tests.support.processes import run_command, run_python
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 

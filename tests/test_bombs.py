@@ -13,9 +13,7 @@ import zlib
 import numpy as np
 import pytest
 import yaml
-from memory import at_most
 from PIL import Image
-from processes import run_command
 
 from melanoma_lab.config.compose import compose_config
 from melanoma_lab.core import untrusted_files
@@ -31,6 +29,8 @@ from melanoma_lab.inference.model_source import (
     read_run_id,
 )
 from melanoma_lab.tracking.offline_store import RECORD_FILE, RunRecord
+from tests.support.memory import at_most
+from tests.support.processes import run_command
 
 MIB = 2**20
 

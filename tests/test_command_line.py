@@ -16,9 +16,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from processes import run_command, run_python
 
 from melanoma_lab.tracking.parent_runs import PARENT_TAG, STUDY_TAG
+from tests.support.processes import run_command, run_python
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SMALL = ("architecture.filters=[4,8]", "architecture.dense_units=8", "dataset.image_size=16")

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import mlflow
 import pytest
-from processes import LAB, run_python
+
+from tests.support.processes import LAB, run_python
 
 pytestmark = pytest.mark.slow
 

@@ -14,9 +14,9 @@ from pathlib import Path
 from textwrap import indent
 
 import pytest
-from hostile_python import HOSTILE, base_interpreter, hostile_python, site_packages
 
 import install
+from tests.support.hostile_python import HOSTILE, base_interpreter, hostile_python, site_packages
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 #: Makes an environment, with a lock of whatever pip there is, and no packages.

@@ -4,7 +4,8 @@ import signal
 
 import mlflow
 import pytest
-from search_processes import wait_for_an_epoch
+
+from tests.support.search_processes import wait_for_an_epoch
 
 pytestmark = pytest.mark.slow
 

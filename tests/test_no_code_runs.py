@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pictures import paint
 
 import melanoma_lab
 from melanoma_lab.audit.inspection import inspect_files
 from melanoma_lab.core.checksummed_files import open_array
 from melanoma_lab.data.cache import compute_file_digests, load_pixels
+from tests.support.pictures import paint
 
 PACKAGE = Path(melanoma_lab.__file__).parent
 

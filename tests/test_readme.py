@@ -6,13 +6,13 @@ from types import SimpleNamespace
 
 import pandas as pd
 import pytest
-from evaluation_cases import random_case, table_of
-from processes import run_command, run_python
 
 from melanoma_lab.__main__ import CONF_DIR
 from melanoma_lab.config.compose import compose_config
 from melanoma_lab.tuning.plan import plan_search
 from melanoma_lab.tuning.space_validation import TuneCommand
+from tests.support.evaluation_cases import random_case, table_of
+from tests.support.processes import run_command, run_python
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 README = (REPOSITORY / "README.md").read_text()

@@ -4,11 +4,11 @@ import socket
 
 import mlflow
 import pytest
-from search_processes import wait_for_an_epoch
 
 from melanoma_lab.config.schema.tuner import RandomSearch
 from melanoma_lab.tuning.oracles import build_oracle
 from melanoma_lab.tuning.search_space import parse_space
+from tests.support.search_processes import wait_for_an_epoch
 
 pytestmark = pytest.mark.slow
 

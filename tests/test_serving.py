@@ -5,9 +5,9 @@ import json
 import keras
 import numpy as np
 import pytest
-from serving_server import Serving
 
 from melanoma_lab.tracking.logged_model import ModelInfo, save_network
+from tests.support.serving_server import Serving
 
 pytestmark = pytest.mark.slow
 

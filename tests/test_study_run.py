@@ -4,10 +4,10 @@ import os
 from pathlib import Path
 
 import pytest
-from fake_studies import Tracked
 
 from melanoma_lab.comparison.study_report import report_study
 from melanoma_lab.tracking.parent_runs import COLOUR_TAG, NOTE_TAG, PARENT_TAG, STUDY_TAG
+from tests.support.fake_studies import Tracked
 
 
 @pytest.fixture(scope="module")

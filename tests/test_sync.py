@@ -10,7 +10,6 @@ import mlflow
 import numpy as np
 import pytest
 from omegaconf import OmegaConf
-from tracking_server import Server
 
 from melanoma_lab.commands.sync import sync_runs
 from melanoma_lab.config.schema.tracking import Tracking
@@ -28,6 +27,7 @@ from melanoma_lab.tracking.offline_store import (
 )
 from melanoma_lab.tracking.tracker import connect
 from melanoma_lab.tracking.upload import BackgroundSender
+from tests.support.tracking_server import Server
 
 pytestmark = pytest.mark.slow
 

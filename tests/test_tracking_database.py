@@ -12,7 +12,6 @@ from pathlib import Path
 
 import mlflow
 import pytest
-from processes import REPOSITORY, run_python
 
 from melanoma_lab.comparison.study_report import report_study
 from melanoma_lab.config.schema import Tracking
@@ -23,6 +22,7 @@ from melanoma_lab.tracking import tracker as tracker_module
 from melanoma_lab.tracking.client import connect_for_reading, locked_access
 from melanoma_lab.tracking.locations import make_absolute_uri
 from melanoma_lab.tracking.run_reader import refuse_unknown_study
+from tests.support.processes import REPOSITORY, run_python
 
 #: What a process runs to be killed when SQLite begins its statement of a number.
 DYING = """

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import mlflow
 import pytest
-from processes import REPOSITORY
 from test_tracking import CONNECT
 
 from melanoma_lab.tracking.client import locked_access
 from melanoma_lab.tracking.database import TrackingError
+from tests.support.processes import REPOSITORY
 
 pytestmark = pytest.mark.slow
 

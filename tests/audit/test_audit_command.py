@@ -7,7 +7,8 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 from PIL import Image
-from processes import run_command, run_python
+
+from tests.support.processes import run_command, run_python
 
 
 def audit(folder, *overrides):

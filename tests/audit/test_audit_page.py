@@ -1,9 +1,9 @@
 """The audit's page as a browser shows it."""
 
 import pytest
-from pages import opened, pale, too_wide
 
 from melanoma_lab.api import audit_dataset
+from tests.support.pages import opened, pale, too_wide
 
 
 @pytest.fixture(scope="module")

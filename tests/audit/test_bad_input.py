@@ -4,11 +4,11 @@ import json
 
 import numpy as np
 import pytest
-from pictures import paint
 from PIL import Image
 
 from melanoma_lab.commands.audit import audit_dataset
 from melanoma_lab.core.errors import RunError, UserError
+from tests.support.pictures import paint
 
 
 @pytest.fixture

@@ -6,12 +6,12 @@ import json
 import mlflow
 import pytest
 from omegaconf import OmegaConf
-from processes import LAB, run_command, run_python
 
 from melanoma_lab.cli import multirun
 from melanoma_lab.cli.multirun import describe_failures, finish_multirun, record_job
 from melanoma_lab.core.errors import RunError, UserError
 from melanoma_lab.launching import JobStatus, collect_jobs
+from tests.support.processes import LAB, run_command, run_python
 
 
 def job(number, arm="baseline", *, failure=0, reason="", study="ablation", task="train"):

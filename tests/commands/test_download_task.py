@@ -3,10 +3,10 @@ import types
 from pathlib import Path
 
 import pytest
-from pictures import paint
 
 from melanoma_lab.commands.download import download_dataset
 from melanoma_lab.core.errors import UserError
+from tests.support.pictures import paint
 
 
 def test_the_images_are_put_where_the_root_says(composed, tmp_path, monkeypatch, capsys):

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from fake_studies import Tracked, draw_table
+
+from tests.support.fake_studies import Tracked, draw_table
 
 
 @pytest.fixture(scope="session")

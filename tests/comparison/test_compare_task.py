@@ -4,13 +4,13 @@ import json
 
 import mlflow
 import pytest
-from fake_studies import Tracked
-from processes import run_command, run_python
 
 from melanoma_lab.comparison.study_report import report_study
 from melanoma_lab.config.schema.tracking import Tracking
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.tracking.tracker import connect
+from tests.support.fake_studies import Tracked
+from tests.support.processes import run_command, run_python
 
 SCRIPT = """
 import sys

@@ -5,13 +5,13 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from pages import SCROLLING, opened, pale, too_wide
 from PIL import Image, ImageCms
 
 from melanoma_lab.comparison.compare import compare_study
 from melanoma_lab.comparison.report import write_comparison_report
 from melanoma_lab.comparison.warnings import find_warnings
 from melanoma_lab.plots.style import BLUE, CYCLE, VERMILLION
+from tests.support.pages import SCROLLING, opened, pale, too_wide
 
 LONG = "baseline,architecture.blocks=[1,2,2,2],architecture.batch_norm=false,balancing=oversample"
 

@@ -11,13 +11,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from command_lines import command_lines
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hypothesis import HealthCheck, example, given, settings
 
 from melanoma_lab import __main__, commands
 from melanoma_lab.config.schema import Config
+from tests.support.command_lines import command_lines
 
 pytestmark = pytest.mark.slow
 

@@ -4,10 +4,10 @@ import io
 
 import pytest
 from rich.console import Console
-from slow_steps import make_slow
 
 from melanoma_lab.core import console
 from melanoma_lab.core.console import FitProgress, show_progress
+from tests.support.slow_steps import make_slow
 
 
 class Terminal(io.StringIO):

@@ -5,13 +5,13 @@ import shlex
 from zlib import crc32
 
 import pytest
-from pictures import paint
 
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.data.folder_reader import parse_published_split, read_class_folders
 from melanoma_lab.data.readers import read_listing
 from melanoma_lab.input_pipeline.prepare import prepare_data
 from melanoma_lab.runs.run_messages import show_data
+from tests.support.pictures import paint
 
 
 @pytest.fixture

@@ -4,10 +4,10 @@ import math
 import re
 
 import pytest
-from pictures import paint
 
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.data.readers import read_listing
+from tests.support.pictures import paint
 
 
 @pytest.fixture

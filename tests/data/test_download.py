@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
-from pictures import paint
 
 from melanoma_lab.core.errors import RunError, UserError
 from melanoma_lab.data.download import download_from_kaggle, make_kaggle_client
+from tests.support.pictures import paint
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """``dataset=folder`` on trees as people have them: what is taken, what is refused and why."""
 
 import pytest
-from pictures import paint
 
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.core.formatting import slugify
@@ -14,6 +13,7 @@ from melanoma_lab.data.image_files import (
 )
 from melanoma_lab.data.labels import MAX_SLUG_LENGTH
 from melanoma_lab.input_pipeline.prepare import prepare_data
+from tests.support.pictures import paint
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import numpy as np
 import pandas as pd
 import pytest
-from pictures import paint
 
 from melanoma_lab.config.schema.data import Ham10000Dataset
 from melanoma_lab.core.errors import UserError
@@ -11,6 +10,7 @@ from melanoma_lab.data.listing import normalise_patient_columns
 from melanoma_lab.data.readers import read_listing
 from melanoma_lab.data.synthetic_classes import sample_patients
 from melanoma_lab.input_pipeline.prepare import prepare_data
+from tests.support.pictures import paint
 
 KNOWN = ["age", "sex", "site"]
 NAMES = ["years", "sx", "where"]

@@ -1,6 +1,5 @@
 import pandas as pd
 import pytest
-from pictures import paint
 
 from melanoma_lab.config.schema.data import Ham10000Dataset, Isic9Dataset
 from melanoma_lab.core.errors import UserError
@@ -8,6 +7,7 @@ from melanoma_lab.data.folder_reader import read_class_folders
 from melanoma_lab.data.image_files import describe_outside_links, find_outside_links
 from melanoma_lab.data.listing import LISTING_COLUMNS, UnmatchedImages
 from melanoma_lab.data.readers import read_listing
+from tests.support.pictures import paint
 
 DIAGNOSES = {"MEL": ["melanoma"], "BKL": ["pigmented", "seborrheic"], "AK": ["actinic"]}
 

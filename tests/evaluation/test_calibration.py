@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
-from evaluation_cases import cases
 from hypothesis import given
 
 from melanoma_lab.evaluation.metrics import N_BINS, ece, reliability_bins
+from tests.support.evaluation_cases import cases
 
 
 def binary(confidence: list[float], correct: list[bool]):

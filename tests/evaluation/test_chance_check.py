@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
-from evaluation_cases import Case, random_case, softmax, table_of
 
 from melanoma_lab.evaluation.evaluated_run import compare_with_chance
 from melanoma_lab.evaluation.predictions import Predictions
+from tests.support.evaluation_cases import Case, random_case, softmax, table_of
 
 
 def verdict(case: Case) -> str:

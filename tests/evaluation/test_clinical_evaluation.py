@@ -6,7 +6,6 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
-from evaluation_cases import random_case, softmax, split_arrays, table_of
 
 from melanoma_lab.evaluation import metrics
 from melanoma_lab.evaluation.clinical_evaluation import (
@@ -18,6 +17,7 @@ from melanoma_lab.evaluation.clinical_evaluation import (
 )
 from melanoma_lab.evaluation.decision_rule import DecisionRule, OperatingPoint
 from melanoma_lab.evaluation.predictions import Predictions
+from tests.support.evaluation_cases import random_case, softmax, split_arrays, table_of
 
 SLUGS = ("benign", "melanoma", "nevus")
 

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
-from evaluation_cases import cases, random_case
 from hypothesis import given
 
 from melanoma_lab.evaluation.decision_rule import THRESHOLDS, decision_curve
+from tests.support.evaluation_cases import cases, random_case
 
 
 def test_by_hand():

@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from evaluation_cases import random_case
 
 from melanoma_lab.evaluation import metric_intervals as module
 from melanoma_lab.evaluation.metric_intervals import ece_interval
 from melanoma_lab.evaluation.metrics import ece
+from tests.support.evaluation_cases import random_case
 
 N_STUDIES = 80
 

@@ -3,12 +3,12 @@
 import numpy as np
 import pandas as pd
 import pytest
-from evaluation_cases import cases, random_case, table_of
 from hypothesis import given, settings
 
 from melanoma_lab.evaluation import influence, metrics, predictions
 from melanoma_lab.evaluation.metrics import SPLIT_METRICS, compute_run_metrics
 from melanoma_lab.evaluation.predictions import Predictions
+from tests.support.evaluation_cases import cases, random_case, table_of
 
 PER_CLASS = {
     name: (getattr(influence, f"{name}_influence"), getattr(metrics, name))

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from evaluation_cases import random_case, split_of
 
 from melanoma_lab.evaluation.confidence_intervals import average_proportions, estimate_proportion
 from melanoma_lab.evaluation.metric_intervals import (
@@ -12,6 +11,7 @@ from melanoma_lab.evaluation.metric_intervals import (
     estimate_metrics,
 )
 from melanoma_lab.evaluation.metrics import CLASS_METRICS, SPLIT_METRICS
+from tests.support.evaluation_cases import random_case, split_of
 
 
 def drawn_split(n, k, seed, absent=False):

@@ -4,12 +4,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import sklearn.metrics as oracle
-from evaluation_cases import cases, random_case
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from melanoma_lab.evaluation import metrics
+from tests.support.evaluation_cases import cases, random_case
 
 SCALARS = [
     metrics.accuracy,

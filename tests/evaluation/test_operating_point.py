@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
-from evaluation_cases import cases
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import confusion_matrix, roc_curve
 
 from melanoma_lab.evaluation.decision_rule import choose_threshold, measure_rates
+from tests.support.evaluation_cases import cases
 
 TARGETS = st.floats(0.01, 1)
 

@@ -3,12 +3,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from evaluation_cases import random_case, split_arrays, table_of
 from hypothesis import given
 from hypothesis import strategies as st
 
 from melanoma_lab.evaluation import predictions
 from melanoma_lab.evaluation.decision_rule import Temperature
+from tests.support.evaluation_cases import random_case, split_arrays, table_of
 
 SLUGS = ("melanoma", "nevus", "none")
 

@@ -1,7 +1,6 @@
 import numpy as np
 import pandas as pd
 import pytest
-from evaluation_cases import random_case, split_arrays, table_of
 
 from melanoma_lab.core.formatting import (
     SPLIT_METRIC_NAMES,
@@ -11,6 +10,7 @@ from melanoma_lab.core.formatting import (
 from melanoma_lab.evaluation import metrics
 from melanoma_lab.evaluation.metrics import SPLIT_METRICS, compute_run_metrics
 from melanoma_lab.evaluation.predictions import Predictions
+from tests.support.evaluation_cases import random_case, split_arrays, table_of
 
 SLUGS = ("melanoma", "nevus", "vascular_lesion")
 NAMES = ("accuracy", "balanced_accuracy", "macro_auroc", "macro_f1", "log_loss", "brier", "ece")

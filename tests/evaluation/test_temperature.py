@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-from evaluation_cases import cases, random_case, softmax
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
@@ -8,6 +7,7 @@ from scipy.optimize import minimize_scalar
 from melanoma_lab.evaluation import metrics
 from melanoma_lab.evaluation.decision_rule import SMALLEST, Temperature, fit_temperature
 from melanoma_lab.evaluation.metrics import ece
+from tests.support.evaluation_cases import cases, random_case, softmax
 
 
 def drawn(n: int, temperature: float, seed: int = 0):

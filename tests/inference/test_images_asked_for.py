@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pictures import paint
 
 from melanoma_lab.config.schema.data import Resize
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.inference.image_files import decode_batches, find_image_files
+from tests.support.pictures import paint
 
 
 @pytest.fixture

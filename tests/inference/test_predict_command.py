@@ -10,12 +10,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from processes import run_python
 
 import melanoma_lab as lab
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.inference.predict import predict_to_file
 from melanoma_lab.inference.prediction_files import build_map_path
+from tests.support.processes import run_python
 
 LOOKS = ("unlike_training", "warning")
 

@@ -5,7 +5,6 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
-from pictures import paint
 from PIL import Image
 
 from melanoma_lab.commands.leaky_protocol import prepare_leaky_dataset
@@ -13,6 +12,7 @@ from melanoma_lab.config.compose import CONF_DIR
 from melanoma_lab.core.console import console
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.input_pipeline.prepare import prepare_data
+from tests.support.pictures import paint
 
 
 @pytest.fixture(scope="module")

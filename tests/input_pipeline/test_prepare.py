@@ -3,12 +3,12 @@ import shutil
 
 import numpy as np
 import pytest
-from pictures import paint
 
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.core.formatting import slugify
 from melanoma_lab.input_pipeline import prepare as prepare_module
 from melanoma_lab.input_pipeline.prepare import MANIFEST_COLUMNS, prepare_data
+from tests.support.pictures import paint
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import keras
 import numpy as np
 import pytest
 from keras.src.legacy.saving import legacy_h5_format
-from marks import slow
 
 from melanoma_lab.config.schema.architecture import EfficientNetLite, KerasApplication
 from melanoma_lab.config.schema.regularisation import L2, NoRegularisation
@@ -14,6 +13,7 @@ from melanoma_lab.core.errors import UserError
 from melanoma_lab.models import backbones
 from melanoma_lab.models.architectures import build_network
 from melanoma_lab.models.regularisation import Regulariser
+from tests.support.marks import slow
 
 #: The smallest is built by the fast tests, the others by the slow ones.
 APPLICATIONS = [

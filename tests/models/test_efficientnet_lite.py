@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import sklearn.datasets
-import torch_files
 from PIL import Image
 
 from melanoma_lab.config.schema.architecture import EfficientNetLite
@@ -22,6 +21,7 @@ from melanoma_lab.models.efficientnet_lite import (
 from melanoma_lab.models.regularisation import Regulariser
 from melanoma_lab.models.torch_file import read_torch_file
 from melanoma_lab.models.weight_files import PACKAGES, find_weights
+from tests.support import torch_files
 
 PHOTOGRAPHS = Path(sklearn.datasets.__file__).parent / "images"
 PALACE, DAISY = 698, 985

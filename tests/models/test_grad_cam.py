@@ -4,7 +4,6 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
-from marks import slow
 
 from melanoma_lab.config.schema.evaluation import Tta
 from melanoma_lab.config.schema.regularisation import Regularisation
@@ -19,6 +18,7 @@ from melanoma_lab.models.extended_networks import (
 )
 from melanoma_lab.models.grad_cam import GradCam, trace_feature_maps
 from melanoma_lab.models.regularisation import Regulariser
+from tests.support.marks import slow
 
 SIDE, CLASSES = 32, 4
 QUADRANTS = [(slice(0, 16), slice(0, 16)), (slice(0, 16), slice(16, 32)),

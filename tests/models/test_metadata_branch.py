@@ -5,7 +5,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from keras import layers
-from small_backbone import LAST, on_a_backbone
 
 from melanoma_lab.config.schema.evaluation import Tta
 from melanoma_lab.config.schema.regularisation import L2, Dropout, NoRegularisation
@@ -26,6 +25,7 @@ from melanoma_lab.models.extended_networks import (
 )
 from melanoma_lab.models.regularisation import Regulariser
 from melanoma_lab.training.finetuning import extract_head
+from tests.support.small_backbone import LAST, on_a_backbone
 
 SIDE, K = 16, 3
 WORDS = ["", "f", "m"]

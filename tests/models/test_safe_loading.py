@@ -10,7 +10,6 @@ import h5py
 import keras
 import numpy as np
 import pytest
-from memory import at_most
 
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.models import safe_loading
@@ -20,6 +19,7 @@ from melanoma_lab.models.safe_loading import (
     check_weights_file,
     load_safely,
 )
+from tests.support.memory import at_most
 
 MIB = 2**20
 

@@ -5,12 +5,12 @@ import zipfile
 
 import numpy as np
 import pytest
-import torch_files as made
 from hypothesis import given
 from hypothesis import strategies as st
 
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.models.torch_file import read_torch_file
+from tests.support import torch_files as made
 
 ARRAYS = {
     "conv.weight": np.arange(24, dtype=np.float32).reshape(2, 3, 2, 2),

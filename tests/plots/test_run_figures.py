@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from evaluation_cases import Case, random_case, split_arrays, table_of
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
@@ -43,6 +42,7 @@ from melanoma_lab.plots.training_figures import (
     format_mixed_label,
 )
 from melanoma_lab.training.training_result import MAX_SAMPLES
+from tests.support.evaluation_cases import Case, random_case, split_arrays, table_of
 
 FILES = {
     "class_distribution.png",

@@ -2,8 +2,6 @@
 
 import numpy as np
 import pytest
-from evaluation_cases import split_arrays
-from example_cases import SLUGS, table_of
 
 from melanoma_lab.evaluation.decision_rule import Temperature
 from melanoma_lab.evaluation.predictions import Predictions
@@ -15,6 +13,8 @@ from melanoma_lab.reports.decisions import (
     choose_surest_decisions,
     tabulate_decisions,
 )
+from tests.support.evaluation_cases import split_arrays
+from tests.support.example_cases import SLUGS, table_of
 
 WARM = Temperature(2.0, 90)
 

@@ -3,8 +3,6 @@
 import re
 
 import pytest
-from example_cases import SLUGS, explain, manifest_of, table_of, write
-from pages import opened, pale, too_wide
 from PIL import Image
 
 from melanoma_lab.core.errors import UserError
@@ -15,6 +13,8 @@ from melanoma_lab.reports.explained_images import (
     ImageExplainer,
     build_file_explainer,
 )
+from tests.support.example_cases import SLUGS, explain, manifest_of, table_of, write
+from tests.support.pages import opened, pale, too_wide
 
 
 @pytest.fixture(scope="module")

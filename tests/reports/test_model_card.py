@@ -6,7 +6,6 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from evaluation_cases import random_case, split_of, table_of
 
 from melanoma_lab.evaluation.confidence_intervals import estimate_proportion
 from melanoma_lab.evaluation.evaluated_run import evaluate_run
@@ -15,6 +14,7 @@ from melanoma_lab.evaluation.metrics import auroc, brier, ece, log_loss, macro_a
 from melanoma_lab.evaluation.predictions import Predictions
 from melanoma_lab.reports.model_card import PAGES, write_model_card
 from melanoma_lab.tracking.run_reader import RunIdentity
+from tests.support.evaluation_cases import random_case, split_of, table_of
 
 SLUGS = ("melanoma", "nevus", "<b>odd</b>")
 N = 150

@@ -6,8 +6,8 @@ from importlib import metadata
 import keras
 import mlflow
 import pytest
-import small_backbone  # noqa: F401 (declares what builds architecture=on_a_backbone)
 
+import tests.support.small_backbone  # noqa: F401 (declares what builds architecture=on_a_backbone)
 from melanoma_lab.commands.train import train_arm
 from melanoma_lab.config.arm import Arm
 from melanoma_lab.config.schema.architecture import Backbone

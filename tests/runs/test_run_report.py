@@ -3,8 +3,6 @@
 import numpy as np
 import pandas as pd
 import pytest
-from evaluation_cases import random_case, table_of
-from undrawn import undrawn_runs
 
 from melanoma_lab.evaluation.decision_rule import DecisionRule, Temperature
 from melanoma_lab.evaluation.evaluated_run import evaluate_external_run, evaluate_run
@@ -14,6 +12,8 @@ from melanoma_lab.reports.model_card import PAGES
 from melanoma_lab.runs.run_report import ReportedModel, ReportFigures, RunReport, log_report
 from melanoma_lab.tracking.logged_model import ModelInfo
 from melanoma_lab.tracking.run_reader import RunIdentity
+from tests.support.evaluation_cases import random_case, table_of
+from tests.support.undrawn import undrawn_runs
 
 SLUGS = ("melanoma", "nevus", "scar")
 TABLES = {"config.yaml", "predictions.csv", "calibration.json", "operating_points.json"}

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-from slow_steps import make_slow
 
 from melanoma_lab.commands.train import train_arm
 from melanoma_lab.comparison.study_report import report_study
@@ -11,6 +10,7 @@ from melanoma_lab.config.arm import Arm
 from melanoma_lab.config.schema.tracking import Tracking
 from melanoma_lab.core import console
 from melanoma_lab.core.heavy_imports import load_tensorflow
+from tests.support.slow_steps import make_slow
 
 NETWORK = ("architecture.filters=[4,8,8]", "architecture.dense_units=8", "training.epochs=1")
 

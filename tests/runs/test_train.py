@@ -8,9 +8,7 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
-from marks import slow
 from PIL import Image
-from undrawn import undrawn_runs
 
 from melanoma_lab.commands.train import train_arm
 from melanoma_lab.comparison.study_report import report_study
@@ -21,6 +19,8 @@ from melanoma_lab.evaluation.metrics import compute_run_metrics
 from melanoma_lab.evaluation.predictions import Predictions
 from melanoma_lab.tracking.database import is_empty
 from melanoma_lab.training.hardware import Hardware, count_available_threads
+from tests.support.marks import slow
+from tests.support.undrawn import undrawn_runs
 
 SMALL = ("architecture.filters=[4,8,8]", "architecture.dense_units=8", "training.epochs=1")
 pytestmark = pytest.mark.usefixtures("undrawn")

@@ -9,9 +9,6 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
-from pictures import paint
-from processes import run_python
-from undrawn import undrawn_runs
 
 from melanoma_lab.commands.train import train_arm
 from melanoma_lab.config.arm import Arm
@@ -22,6 +19,9 @@ from melanoma_lab.evaluation.metrics import compute_run_metrics
 from melanoma_lab.evaluation.predictions import Predictions
 from melanoma_lab.runs.run_lock import RunLock
 from melanoma_lab.tracking.locations import identify_study
+from tests.support.pictures import paint
+from tests.support.processes import run_python
+from tests.support.undrawn import undrawn_runs
 
 PRESETS = ("majority", "colour_histogram", "source_only")
 

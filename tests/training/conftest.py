@@ -3,7 +3,6 @@
 import dataclasses
 
 import pytest
-from small_backbone import weights_of
 
 from melanoma_lab.config.schema.architecture import Architecture
 from melanoma_lab.config.schema.training import Precision
@@ -12,6 +11,7 @@ from melanoma_lab.input_pipeline.prepare import prepare_data
 from melanoma_lab.training.checkpoint import read_checkpoint, write_checkpoint
 from melanoma_lab.training.hardware import count_available_threads, start_backend
 from melanoma_lab.training.trainer import build_training_setup, train_network
+from tests.support.small_backbone import weights_of
 
 SMALL_BACKBONE = (
     "dataset=folder",

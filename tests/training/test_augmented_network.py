@@ -3,7 +3,6 @@
 import keras
 import numpy as np
 import pytest
-from marks import slow
 
 from melanoma_lab.config.schema.training_images import (
     CutMix,
@@ -16,6 +15,7 @@ from melanoma_lab.models.augmentation import build_augmentation_layers
 from melanoma_lab.models.augmentation_layers import MixingLayer
 from melanoma_lab.training.fit import BalancedAccuracy
 from melanoma_lab.training.train_steps import AugmentedNetwork
+from tests.support.marks import slow
 
 B, K = 8, 3
 RNG = np.random.default_rng(0)

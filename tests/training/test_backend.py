@@ -3,11 +3,11 @@ import platform
 import keras
 import pytest
 import tensorflow as tf
-from processes import run_python
 
 from melanoma_lab.config.schema.training import Precision
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.training.hardware import count_available_threads, start_backend
+from tests.support.processes import run_python
 
 THREADS = count_available_threads()
 

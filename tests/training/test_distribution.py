@@ -4,7 +4,6 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from marks import slow
 
 from melanoma_lab.config.schema.training import Training
 from melanoma_lab.input_pipeline.balanced_set import BalancedSet
@@ -12,6 +11,7 @@ from melanoma_lab.input_pipeline.batches import make_evaluation_batches, make_tr
 from melanoma_lab.training import distribution
 from melanoma_lab.training.fit import fit_network
 from melanoma_lab.training.train_steps import AugmentedNetwork, Stage
+from tests.support.marks import slow
 
 N, K = 41, 3  # the last of the validation's batches of 8 holds one image
 RNG = np.random.default_rng(0)

@@ -3,10 +3,10 @@
 import keras
 import numpy as np
 import pytest
-from marks import slow
-from small_backbone import LAST, weights_of
 
 from melanoma_lab.training.callbacks import use_averaged_weights
+from tests.support.marks import slow
+from tests.support.small_backbone import LAST, weights_of
 
 #: How a figure of an epoch is called that does not say how long it took.
 FIGURES = ("train_loss", "train_accuracy", "val_loss", "val_balanced_accuracy")

@@ -5,7 +5,6 @@ import dataclasses
 import keras
 import numpy as np
 import pytest
-from marks import slow
 
 from melanoma_lab.__main__ import CONF_DIR
 from melanoma_lab.config.schema.architecture import Architecture, TrivialArchitecture
@@ -17,6 +16,7 @@ from melanoma_lab.registry import OPTIONS as DECLARED
 from melanoma_lab.registry import builder
 from melanoma_lab.training.hardware import count_available_threads, start_backend
 from melanoma_lab.training.trainer import build_training_setup, train_network
+from tests.support.marks import slow
 
 #: Groups whose options say what is read, or which values are tried, not how it is trained.
 NOT_OF_TRAINING = {"dataset", "mapping", "split", "experiment", "tuner"}

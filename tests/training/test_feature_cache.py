@@ -5,7 +5,6 @@ import pickle
 import keras
 import numpy as np
 import pytest
-from marks import slow
 
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.input_pipeline.balancing import balance
@@ -15,6 +14,7 @@ from melanoma_lab.training.feature_cache import (
     load_or_compute_features,
     why_not_cacheable,
 )
+from tests.support.marks import slow
 
 DROPOUT = ("regularisation=dropout", "regularisation.rates=[0.3]")
 FROZEN = ("finetuning=frozen", "training.epochs=2")

@@ -4,14 +4,14 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
-from marks import slow
-from small_backbone import LAST, on_a_backbone, weights_of
 
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.registry import builder
 from melanoma_lab.training import trainer
 from melanoma_lab.training.fit import read_history
 from melanoma_lab.training.trainer import choose_steps_per_execution
+from tests.support.marks import slow
+from tests.support.small_backbone import LAST, on_a_backbone, weights_of
 
 STAGED = ("finetuning=staged", "finetuning.head_epochs=2", "finetuning.learning_rate=0.003")
 TURNED = "augmentation=flip_rotate_zoom"

@@ -5,7 +5,6 @@ import dataclasses
 import keras
 import numpy as np
 import pytest
-from marks import slow
 
 from melanoma_lab.input_pipeline.balancing import balance
 from melanoma_lab.input_pipeline.batches import (
@@ -14,6 +13,7 @@ from melanoma_lab.input_pipeline.batches import (
     select_batch,
 )
 from melanoma_lab.input_pipeline.prepare import prepare_data
+from tests.support.marks import slow
 
 SMALL = (
     *("dataset=synthetic", "dataset.root=null", "dataset.lesions=30", "training.batch_size=8"),

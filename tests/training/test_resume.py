@@ -3,7 +3,6 @@
 import keras
 import numpy as np
 import pytest
-from marks import slow
 
 from melanoma_lab.config.schema.training import Precision
 from melanoma_lab.core.errors import RunError
@@ -13,6 +12,7 @@ from melanoma_lab.training.checkpoint import read_checkpoint, write_checkpoint
 from melanoma_lab.training.fit import read_history
 from melanoma_lab.training.hardware import count_available_threads, start_backend
 from melanoma_lab.training.trainer import build_training_setup, train_network
+from tests.support.marks import slow
 
 SMALL = (
     "dataset=folder",

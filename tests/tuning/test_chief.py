@@ -8,7 +8,6 @@ import time
 from pathlib import Path
 
 import pytest
-from chief_cases import FACTS, trial_log_of
 
 from melanoma_lab import registry
 from melanoma_lab.config.schema.tuner import RandomSearch
@@ -31,6 +30,7 @@ from melanoma_lab.tuning.distributed.worker_pool import (
 )
 from melanoma_lab.tuning.search import TooManyFailuresError
 from melanoma_lab.tuning.space_validation import TuneCommand
+from tests.support.chief_cases import FACTS, trial_log_of
 
 SLEEPS = [sys.executable, "-c", "import time; time.sleep(600)"]
 

@@ -4,7 +4,6 @@ import math
 
 import numpy as np
 import pytest
-from tuning_cases import RATE, sweep_of, trials_of
 
 from melanoma_lab.tuning.importance import (
     encode_values,
@@ -12,6 +11,7 @@ from melanoma_lab.tuning.importance import (
     select_comparable_trials,
 )
 from melanoma_lab.tuning.search_space import HyperParameter
+from tests.support.tuning_cases import RATE, sweep_of, trials_of
 
 KEYS = ("a", "b", "c")
 UNIT = [HyperParameter(key, "float", 0, 1) for key in KEYS]

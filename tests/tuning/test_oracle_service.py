@@ -3,12 +3,10 @@
 import random
 
 import pytest
-from chief_cases import Call, service_of, trial_log_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras_tuner.src import protos
 from keras_tuner.src.engine.trial import Trial, TrialStatus
-from marks import slow
 
 from melanoma_lab.config.schema.tuner import (
     BayesianOptimization,
@@ -17,6 +15,8 @@ from melanoma_lab.config.schema.tuner import (
     RandomSearch,
 )
 from melanoma_lab.tuning.distributed.oracle_service import MOST_DEATHS
+from tests.support.chief_cases import Call, service_of, trial_log_of
+from tests.support.marks import slow
 
 FOUR = RandomSearch("random", max_trials=4)
 REQUEST = protos.get_service()

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tuning_cases import RATE, realistic, sweep_of, trials_of
 
 from melanoma_lab.tuning.search_space import HyperParameter, label_value
 from melanoma_lab.tuning.sweep import N_BLUE, select_best_trials, track_best
+from tests.support.tuning_cases import RATE, realistic, sweep_of, trials_of
 
 NAN = math.nan
 

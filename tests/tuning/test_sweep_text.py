@@ -3,11 +3,11 @@
 import math
 
 import pytest
-from tuning_cases import RATE, realistic, sweep_of, trials_of
 
 from melanoma_lab.core.formatting import format_number
 from melanoma_lab.tuning import sweep_text
 from melanoma_lab.tuning.search_space import HyperParameter
+from tests.support.tuning_cases import RATE, realistic, sweep_of, trials_of
 
 DEPTH = HyperParameter("depth", "int", 0, 10, when={RATE.key: ("0.001", "0.01")})
 

@@ -7,7 +7,6 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
-from marks import slow
 
 from melanoma_lab.commands.train import train_arm
 from melanoma_lab.comparison.study_report import report_study
@@ -19,6 +18,7 @@ from melanoma_lab.runs import steps
 from melanoma_lab.tuning.plan import plan_search
 from melanoma_lab.tuning.space_validation import TuneCommand
 from melanoma_lab.tuning.tune import tune_arm
+from tests.support.marks import slow
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 

@@ -5,11 +5,11 @@ import math
 import numpy as np
 import pytest
 from matplotlib.collections import PathCollection
-from tuning_cases import RATE, realistic, sweep_of, trials_of
 
 from melanoma_lab.tuning import figures, scales
 from melanoma_lab.tuning.importance import Effect, Importance
 from melanoma_lab.tuning.search_space import HyperParameter
+from tests.support.tuning_cases import RATE, realistic, sweep_of, trials_of
 
 LIST = HyperParameter("rates", "choice", choices=("null", "[0.1,0.2]", '"größe $日"'))
 

@@ -10,11 +10,11 @@ from html.parser import HTMLParser
 
 import pandas as pd
 import pytest
-from tuning_cases import RATE, realistic, sweep_of, trials_of
 
 from melanoma_lab.config.overrides import format_override_value
 from melanoma_lab.tuning.report import format_trials_csv, write_search_report
 from melanoma_lab.tuning.search_space import HyperParameter
+from tests.support.tuning_cases import RATE, realistic, sweep_of, trials_of
 
 
 class Page(HTMLParser):

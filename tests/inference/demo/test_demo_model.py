@@ -8,7 +8,6 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
-from pictures import paint
 
 from melanoma_lab.config.schema.tracking import Tracking
 from melanoma_lab.core.errors import UserError
@@ -20,6 +19,7 @@ from melanoma_lab.inference.predict import predict_table
 from melanoma_lab.inference.predictor import load_predictor
 from melanoma_lab.models.grad_cam import GradCam
 from melanoma_lab.training.hardware import count_available_threads
+from tests.support.pictures import paint
 
 
 @pytest.fixture

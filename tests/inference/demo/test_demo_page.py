@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from pages import pale, too_wide
 
 import melanoma_lab as lab
 from melanoma_lab.inference.demo.messages import format_percent
+from tests.support.pages import pale, too_wide
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent.parent
 NOTICE = "Research use only: not a medical device; no diagnosis."

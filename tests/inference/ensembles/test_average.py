@@ -2,13 +2,13 @@
 
 import numpy as np
 import pytest
-from fake_studies import draw_table
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.evaluation.predictions import Predictions
 from melanoma_lab.inference.ensembles.average import assign_splits, average_predictions
+from tests.support.fake_studies import draw_table
 
 
 def probabilities(table):

@@ -8,8 +8,6 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
-from fake_studies import Tracked, draw_table
-from processes import run_python
 
 from melanoma_lab.commands.train import train_arm
 from melanoma_lab.comparison.compare import compare_study, format_comparison_json
@@ -26,6 +24,8 @@ from melanoma_lab.inference.model_source import read_appearance, read_model_fold
 from melanoma_lab.models.safe_loading import load_safely
 from melanoma_lab.tracking.logged_model import download_model
 from melanoma_lab.tracking.tracker import connect
+from tests.support.fake_studies import Tracked, draw_table
+from tests.support.processes import run_python
 
 SCRIPT = """
 import sys

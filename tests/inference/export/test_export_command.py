@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from processes import run_command, run_python
 
 import melanoma_lab as lab
 from melanoma_lab.config.schema import Format
@@ -22,6 +21,7 @@ from melanoma_lab.inference.export.export_network import (
     export_network,
 )
 from melanoma_lab.tracking.logged_model import NOTICE
+from tests.support.processes import run_command, run_python
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent.parent
 

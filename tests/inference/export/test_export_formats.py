@@ -5,8 +5,6 @@ import functools
 import keras
 import numpy as np
 import pytest
-from marks import slow
-from small_backbone import on_a_backbone
 
 from melanoma_lab.config.schema import Format
 from melanoma_lab.config.schema.data import Resize
@@ -32,6 +30,8 @@ from melanoma_lab.models.extended_networks import (
     add_test_time_augmentation,
 )
 from melanoma_lab.models.regularisation import Regulariser
+from tests.support.marks import slow
+from tests.support.small_backbone import on_a_backbone
 
 ENCODING = PatientEncoder(
     {

@@ -9,16 +9,16 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from evaluation_cases import split_arrays
-from pictures import paint
 from PIL import Image
-from processes import run_python
-from undrawn import undrawn_runs
 
 import melanoma_lab as lab
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.evaluation import metrics
 from melanoma_lab.tracking.arm_runs import find_arm_runs
+from tests.support.evaluation_cases import split_arrays
+from tests.support.pictures import paint
+from tests.support.processes import run_python
+from tests.support.undrawn import undrawn_runs
 
 NETWORK = ("architecture=compact_cnn", "architecture.filters=[4,8]", "architecture.blocks=[0,1]")
 COLOURS = {"melanoma": (200, 90, 40), "nevus": (40, 200, 90), "vascular lesion": (90, 40, 200)}

@@ -6,7 +6,7 @@ import sys
 import time
 from pathlib import Path
 
-REPOSITORY = Path(__file__).resolve().parent.parent
+REPOSITORY = Path(__file__).resolve().parent.parent.parent
 SMALL = (
     *("dataset=folder", "dataset.image_size=16", "training.batch_size=1", "training.threads=1"),
     *("architecture.filters=[4,8]", "architecture.dense_units=8"),

@@ -1,7 +1,7 @@
 """A Python like the machine's, full of packages that break whatever sees them.
 
-``python3 tests/hostile_python.py FOLDER`` makes one for ``.ci/run``: ``FOLDER/bin/python3`` has
-them, and so do ``FOLDER/user`` (for PYTHONUSERBASE) and ``FOLDER/path`` (for PYTHONPATH).
+``python3 tests/support/hostile_python.py FOLDER`` makes one for ``.ci/run``: ``FOLDER/bin/python3``
+has them, and so do ``FOLDER/user`` (for PYTHONUSERBASE) and ``FOLDER/path`` (for PYTHONPATH).
 """
 
 import os

@@ -19,7 +19,7 @@ from hydra.version import VersionBase
 from melanoma_lab.__main__ import main
 from melanoma_lab.tracking.client import set_tracking_uri
 
-REPOSITORY = Path(__file__).resolve().parent.parent
+REPOSITORY = Path(__file__).resolve().parent.parent.parent
 LAB = ("-m", "melanoma_lab")
 
 

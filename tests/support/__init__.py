@@ -1,0 +1,1 @@
+"""What tests share: fakes, cases, pictures, processes, servers."""
