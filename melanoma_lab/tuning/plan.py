@@ -11,7 +11,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 
 from melanoma_lab.config.arm import Arm
-from melanoma_lab.config.schema import Config
+from melanoma_lab.config.schema import Config, check_positive_class_metric
 from melanoma_lab.config.schema.architecture import TrivialArchitecture
 from melanoma_lab.config.schema.data import FoldSplit
 from melanoma_lab.config.schema.regularisation import CombinedRegularisation, Dropout
@@ -133,6 +133,7 @@ def plan_search(config: Config, arm: Arm, command: TuneCommand) -> SearchPlan:
             for a search over several machines are incomplete.
     """
     tuner, role = config.tuner, read_role(os.environ)
+    check_positive_class_metric("tuner.objective", tuner.objective, config.dataset)
     _check_folds(config)
     if config.tracking.offline:
         raise UserError(

@@ -168,7 +168,7 @@ class Config:
             check_network_options(self, self.architecture)
 
     def _check_metrics(self) -> None:
-        """Check that the metric of the study, and that of a search, can be computed."""
+        """Check that the metric of the study can be computed."""
         of_class = split_positive_class_metric(self.metric)
         if (
             self.metric not in COMPARED_METRICS
@@ -179,22 +179,30 @@ class Config:
                 f"metric={self.metric}: not a compared metric. "
                 f"{suggest_choice(self.metric, [*COMPARED_METRICS, 'sensitivity/CLASS'])}"
             )
-        if self.task not in (Task.train, Task.tune):
-            return  # the dataset of the configuration is not that of the runs
-        names = name_positive_class_metrics(slugify(self.dataset.positive_class or ""))
-        chosen = {"metric": self.metric}
-        if self.task is Task.tune:
-            chosen["tuner.objective"] = self.tuner.objective
-        for key, metric in chosen.items():
-            name = metric.removeprefix("val/")
-            if split_positive_class_metric(name) and name not in names:
-                advice = (
-                    f"its positive class is {self.dataset.positive_class}. "
-                    f"{suggest_choice(name, names)}"
-                    if names
-                    else "it has no positive class; add dataset.positive_class=NAME."
-                )
-                raise UserError(f"{key}={metric}: dataset={self.dataset.name}: {advice}")
+        if self.task is Task.train:  # of other tasks, this dataset is not that of the runs
+            check_positive_class_metric("metric", self.metric, self.dataset)
+
+
+def check_positive_class_metric(key: str, metric: str, dataset: Dataset) -> None:
+    """Check that a metric of the positive class is one of the dataset's.
+
+    Args:
+        key: the key that names the metric.
+        metric: any metric, with or without its split.
+
+    Raises:
+        UserError: the metric belongs to a class that is not the dataset's positive class.
+    """
+    name = metric.removeprefix("val/")
+    names = name_positive_class_metrics(slugify(dataset.positive_class or ""))
+    if split_positive_class_metric(name) is None or name in names:
+        return
+    advice = (
+        f"its positive class is {dataset.positive_class}. {suggest_choice(name, names)}"
+        if names
+        else "it has no positive class; add dataset.positive_class=NAME."
+    )
+    raise UserError(f"{key}={metric}: dataset={dataset.name}: {advice}")
 
 
 def check_study_name(study: object) -> str:
