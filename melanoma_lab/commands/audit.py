@@ -14,7 +14,8 @@ from melanoma_lab.config.schema import Config
 from melanoma_lab.config.schema.data import CsvDataset
 from melanoma_lab.core.console import show_progress
 from melanoma_lab.core.errors import RunError
-from melanoma_lab.data.cache import compute_file_digests, get_cache_folder
+from melanoma_lab.core.files import get_cache_folder
+from melanoma_lab.data.cache import compute_file_digests
 from melanoma_lab.data.image_files import describe_ignored_files, describe_outside_links
 from melanoma_lab.data.readers import read_listing
 from melanoma_lab.reports.audit_page import write_audit_page

@@ -10,7 +10,7 @@ from melanoma_lab.config.arm import Arm
 from melanoma_lab.config.schema import Config
 from melanoma_lab.core.console import console, show_note, show_progress
 from melanoma_lab.core.errors import UserError
-from melanoma_lab.data.cache import get_cache_folder
+from melanoma_lab.core.files import get_cache_folder
 from melanoma_lab.inference import prediction_messages
 from melanoma_lab.inference.demo.server import (
     bind_socket,

@@ -13,9 +13,10 @@ from melanoma_lab.config.schema import Config
 from melanoma_lab.config.schema.data import Resize
 from melanoma_lab.core.console import console, show_progress
 from melanoma_lab.core.errors import UserError
+from melanoma_lab.core.files import get_cache_folder
 from melanoma_lab.core.formatting import format_percent
 from melanoma_lab.core.shell_commands import format_lab_command
-from melanoma_lab.data.cache import compute_file_digests, get_cache_folder, load_pixels
+from melanoma_lab.data.cache import compute_file_digests, load_pixels
 from melanoma_lab.data.readers import read_listing
 from melanoma_lab.data.split import TEST, TRAIN, VAL
 from melanoma_lab.input_pipeline.leaky_protocol import write_leaky_protocol

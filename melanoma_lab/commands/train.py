@@ -33,7 +33,7 @@ def train_arm(
     """
     show_headline(config, arm)
     with show_loading():
-        from melanoma_lab.data.cache import get_cache_folder
+        from melanoma_lab.core.files import get_cache_folder
         from melanoma_lab.models.weight_files import find_weights
         from melanoma_lab.runs import run_messages, steps
         from melanoma_lab.runs.run_lock import acquire_run_lock

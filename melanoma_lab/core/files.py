@@ -1,4 +1,4 @@
-"""Write files that appear complete, and checksums that detect damaged ones.
+"""The cache folder, files that appear complete, and checksums that detect damaged ones.
 
 Files and folders are written in the same folder under another name and renamed at the end. A reader
 therefore finds either the old content or the new, and a killed process leaves no incomplete file.
@@ -15,6 +15,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
+
+import platformdirs
+
+
+def get_cache_folder(chosen: str | None) -> Path:
+    """Return the folder that the key ``cache`` names, or the user's cache folder."""
+    return Path(chosen or platformdirs.user_cache_dir("melanoma_lab")).expanduser()
 
 
 @contextmanager

@@ -19,7 +19,6 @@ from typing import Any, Final
 
 import numpy as np
 import pandas as pd
-import platformdirs
 from numpy.typing import NDArray
 
 from melanoma_lab.config.schema.data import Dataset, OnUnreadable, Resize
@@ -46,11 +45,6 @@ SETTLED_SECONDS = 2.0
 N_SHOWN: Final = 10
 #: Path of a file that this process has read -> the file's state then, and its digest.
 _digests: dict[str, tuple[tuple[int, ...], str]] = {}
-
-
-def get_cache_folder(chosen: str | None) -> Path:
-    """Return the folder that the key ``cache`` names, or the user's cache folder."""
-    return Path(chosen or platformdirs.user_cache_dir("melanoma_lab")).expanduser()
 
 
 def load_or_compute_json(folder: Path, question: object, find: Callable[[], Any]) -> Any:

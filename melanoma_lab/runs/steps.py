@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from melanoma_lab.config.schema import Config
 from melanoma_lab.config.schema.architecture import TrivialArchitecture
 from melanoma_lab.core.console import FitProgress, show_note, show_progress
+from melanoma_lab.core.files import get_cache_folder
 from melanoma_lab.core.shell_commands import format_lab_command
-from melanoma_lab.data.cache import get_cache_folder
 from melanoma_lab.input_pipeline.balanced_set import BalancedSet
 from melanoma_lab.input_pipeline.balancing import balance
 from melanoma_lab.input_pipeline.prepare import PreparedData, prepare_data

@@ -27,8 +27,8 @@ from melanoma_lab.core.checksummed_files import (
     write_checksummed_json,
 )
 from melanoma_lab.core.errors import RunError, UserError
+from melanoma_lab.core.files import get_cache_folder
 from melanoma_lab.core.shell_commands import format_program
-from melanoma_lab.data.cache import get_cache_folder
 from melanoma_lab.tracking.locations import build_artifact_location, build_mlflow_uri, sqlite_uri
 
 #: Seconds to wait while another process writes, as in MLflow.

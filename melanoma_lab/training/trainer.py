@@ -15,7 +15,7 @@ from melanoma_lab.config.schema import Config
 from melanoma_lab.config.schema.data import PatientMetadata
 from melanoma_lab.config.schema.evaluation import Tta
 from melanoma_lab.core.console import ProgressCallback
-from melanoma_lab.data.cache import get_cache_folder
+from melanoma_lab.core.files import get_cache_folder
 from melanoma_lab.data.split import SPLITS, VAL
 from melanoma_lab.input_pipeline.balanced_set import BalancedSet
 from melanoma_lab.input_pipeline.batches import (

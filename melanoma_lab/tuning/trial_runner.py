@@ -15,8 +15,7 @@ from melanoma_lab.config.arm import Arm
 from melanoma_lab.config.fingerprint import config_to_dict, tuner_to_dict
 from melanoma_lab.config.schema import Config
 from melanoma_lab.core.errors import RunError
-from melanoma_lab.core.files import hash_text
-from melanoma_lab.data.cache import get_cache_folder
+from melanoma_lab.core.files import get_cache_folder, hash_text
 from melanoma_lab.data.split import TRAIN, VAL
 from melanoma_lab.runs import run_messages, steps
 from melanoma_lab.runs.run_lock import RunLock, acquire_run_lock

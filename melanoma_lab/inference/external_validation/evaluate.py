@@ -19,8 +19,8 @@ from melanoma_lab.config.schema.evaluation import OnOverlap
 from melanoma_lab.config.schema.training import Precision
 from melanoma_lab.core.console import show_note, show_progress
 from melanoma_lab.core.errors import UserError, suggest_choice
+from melanoma_lab.core.files import get_cache_folder
 from melanoma_lab.core.formatting import format_list, slugify
-from melanoma_lab.data.cache import get_cache_folder
 from melanoma_lab.data.patient_metadata import (
     PatientEncoder,
     describe_unseen_categories,
