@@ -5,11 +5,12 @@ from __future__ import annotations
 import copy
 import functools
 import gc
+import itertools
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import chdir, nullcontext
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from melanoma_lab.config.schema.tracking import TRACKING_URI_VARIABLE
 from melanoma_lab.config.schema.training import Precision
 from melanoma_lab.config.validation import validate_config
 from melanoma_lab.training.hardware import count_available_threads, start_backend
+from tests.support.layers import find_layer, forbid_tensorflow, measure_layers, sort_into_layers
 from tests.support.pictures import paint
 from tests.support.search_processes import search_process
 from tests.support.undrawn import undrawn_runs
@@ -41,15 +43,46 @@ settings.register_profile("lab", deadline=None, derandomize=True, max_examples=2
 settings.register_profile("thorough", parent=settings.get_profile("lab"), max_examples=5000)
 settings.load_profile("lab")
 
+#: What the process had cost when a test began, in processor seconds.
+COST = pytest.StashKey[float]()
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 REAL = REPOSITORY.parent / "shared" / "data"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What is seen in a browser or on real images is slow, without a mark of its own."""
+    """Sort the tests into layers; what needs a browser or real images is slow without a mark."""
     for item in items:
         if {"browser", "real_isic9", "real_ham10000"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.slow)
+    sort_into_layers(items)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item: pytest.Item) -> Generator[None]:
+    """Note what the process has cost before a test and its fixtures."""
+    item.stash[COST] = sum(os.times()[:4])
+    return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Note in the last report of a test what it cost."""
+    report = yield
+    if call.when == "teardown":
+        cost = sum(os.times()[:4]) - item.stash[COST]
+        report.user_properties.append((str(find_layer(item)), cost))
+    return report
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Print what each layer cost: the budgets are in pyproject.toml."""
+    reports = itertools.chain.from_iterable(terminalreporter.stats.values())
+    found = measure_layers(r for r in reports if isinstance(r, pytest.TestReport))
+    for layer, (n, seconds) in found.items():
+        terminalreporter.write_line(f"{layer}: {n} tests, {seconds:.0f} processor seconds")
 
 
 def pytest_collection_finish() -> None:
@@ -70,6 +103,15 @@ def _backend() -> None:
 def _one_thread_of_blas() -> Iterator[None]:
     """Small matrices gain nothing from more, and workers beside each other lose by them."""
     with threadpool_limits(limits=1, user_api="blas"):
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _no_tensorflow(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Let a unit test that imports TensorFlow fail."""
+    with pytest.MonkeyPatch.context() as patch:
+        if find_layer(request.node) == "unit":
+            forbid_tensorflow(patch)
         yield
 
 

@@ -16,7 +16,7 @@ from melanoma_lab import api
 from melanoma_lab.core.console import console
 from tests.support.processes import run_command, run_python
 
-pytestmark = pytest.mark.usefixtures("undrawn")
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("undrawn")]
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 TINY = ("dataset.lesions=110", "dataset.image_size=32")

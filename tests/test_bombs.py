@@ -32,6 +32,8 @@ from melanoma_lab.tracking.offline_store import RECORD_FILE, RunRecord
 from tests.support.memory import at_most
 from tests.support.processes import run_command
 
+pytestmark = pytest.mark.integration
+
 MIB = 2**20
 
 

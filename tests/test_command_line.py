@@ -20,6 +20,8 @@ from PIL import Image
 from melanoma_lab.tracking.parent_runs import PARENT_TAG, STUDY_TAG
 from tests.support.processes import run_command, run_python
 
+pytestmark = pytest.mark.integration
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 SMALL = ("architecture.filters=[4,8]", "architecture.dense_units=8", "dataset.image_size=16")
 

@@ -8,6 +8,8 @@ import pytest
 from melanoma_lab.config.schema.tracking import Tracking
 from melanoma_lab.tracking.tracker import connect
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture
 def uri(tmp_path):

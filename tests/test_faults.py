@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.processes import LAB, run_python
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SMALL = ("architecture.filters=[4,8]", "architecture.dense_units=8", "training.epochs=1")

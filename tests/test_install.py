@@ -18,6 +18,8 @@ import pytest
 import install
 from tests.support.hostile_python import HOSTILE, base_interpreter, hostile_python, site_packages
 
+pytestmark = pytest.mark.integration
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 #: Makes an environment, with a lock of whatever pip there is, and no packages.
 MAKE = f"""

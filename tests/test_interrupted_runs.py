@@ -14,7 +14,7 @@ import mlflow
 import numpy as np
 import pytest
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 EPOCHS = 30

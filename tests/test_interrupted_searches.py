@@ -7,7 +7,7 @@ import pytest
 
 from tests.support.search_processes import wait_for_an_epoch
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 #: Four trials of an epoch, the best of them for four, and two of four.
 SEARCH = ("tuner=hyperband", "tuner.max_epochs=4", "tuner.factor=4")

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 import requests
 
+pytestmark = pytest.mark.integration
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 LAB = (sys.executable, "-m", "melanoma_lab")
 ENVIRONMENT = os.environ | {

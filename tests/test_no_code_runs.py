@@ -18,6 +18,8 @@ from melanoma_lab.core.checksummed_files import open_array
 from melanoma_lab.data.cache import compute_file_digests, load_pixels
 from tests.support.pictures import paint
 
+pytestmark = pytest.mark.unit
+
 PACKAGE = Path(melanoma_lab.__file__).parent
 
 

@@ -14,6 +14,8 @@ from melanoma_lab.tuning.space_validation import TuneCommand
 from tests.support.evaluation_cases import random_case, table_of
 from tests.support.processes import run_command, run_python
 
+pytestmark = pytest.mark.integration
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 README = (REPOSITORY / "README.md").read_text()
 BLOCKS = re.findall(r"```(\w*)\n(.*?)```", README, flags=re.DOTALL)

@@ -12,6 +12,8 @@ from melanoma_lab.tracking.logged_model import NOTICE, ModelInfo, register_model
 from melanoma_lab.tracking.offline_store import load_offline_runs
 from melanoma_lab.tracking.tracker import connect
 
+pytestmark = pytest.mark.integration
+
 CARD = ModelInfo(("melanoma", "nevus"), positive_class="melanoma", dataset="d")
 
 

@@ -8,6 +8,8 @@ import pytest
 from melanoma_lab import registry
 from melanoma_lab.registry import get_user_options, register_user_options
 
+pytestmark = pytest.mark.unit
+
 
 @pytest.fixture
 def _as_before(monkeypatch):

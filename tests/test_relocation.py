@@ -26,6 +26,8 @@ from melanoma_lab.tracking.offline_store import load_offline_runs, save_offline_
 from melanoma_lab.tracking.run_reader import fetch_artifact, read_run
 from melanoma_lab.tracking.tracker import connect
 
+pytestmark = pytest.mark.integration
+
 
 def uri_of(folder):
     return sqlite_uri(folder / "mlflow.db")

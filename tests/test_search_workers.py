@@ -10,7 +10,7 @@ from melanoma_lab.tuning.oracles import build_oracle
 from melanoma_lab.tuning.search_space import parse_space
 from tests.support.search_processes import wait_for_an_epoch
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 EPOCHS = 30
 SPACE = {"optimizer.learning_rate": {"min": 1e-4, "max": 1e-2, "log": True}}

@@ -9,7 +9,7 @@ import pytest
 from melanoma_lab.tracking.logged_model import ModelInfo, save_network
 from tests.support.serving_server import Serving
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 SIZE = 8
 

@@ -9,6 +9,8 @@ from melanoma_lab.comparison.study_report import report_study
 from melanoma_lab.tracking.parent_runs import COLOUR_TAG, NOTE_TAG, PARENT_TAG, STUDY_TAG
 from tests.support.fake_studies import Tracked
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture(scope="module")
 def tracked(tmp_path_factory):

@@ -29,7 +29,7 @@ from melanoma_lab.tracking.tracker import connect
 from melanoma_lab.tracking.upload import BackgroundSender
 from tests.support.tracking_server import Server
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,8 @@ from melanoma_lab.core.version import git_commit
 from melanoma_lab.tracking.tracker import connect
 from melanoma_lab.tracking.upload import flatten_params
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture
 def uri(tmp_path):

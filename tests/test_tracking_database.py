@@ -24,6 +24,8 @@ from melanoma_lab.tracking.locations import make_absolute_uri
 from melanoma_lab.tracking.run_reader import refuse_unknown_study
 from tests.support.processes import REPOSITORY, run_python
 
+pytestmark = pytest.mark.integration
+
 #: What a process runs to be killed when SQLite begins its statement of a number.
 DYING = """
 import os, signal, sqlite3, sys

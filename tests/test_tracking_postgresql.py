@@ -17,7 +17,7 @@ from melanoma_lab.tracking.client import locked_access
 from melanoma_lab.tracking.database import TrackingError
 from tests.support.processes import REPOSITORY
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

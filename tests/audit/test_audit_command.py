@@ -10,6 +10,8 @@ from PIL import Image
 
 from tests.support.processes import run_command, run_python
 
+pytestmark = pytest.mark.integration
+
 
 def audit(folder, *overrides):
     words = ("audit", *overrides, f"cache={folder}/cache")

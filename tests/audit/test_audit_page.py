@@ -5,6 +5,8 @@ import pytest
 from melanoma_lab.api import audit_dataset
 from tests.support.pages import opened, pale, too_wide
 
+pytestmark = pytest.mark.unit
+
 
 @pytest.fixture(scope="module")
 def page_file(planted, tmp_path_factory):

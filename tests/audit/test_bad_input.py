@@ -10,6 +10,8 @@ from melanoma_lab.commands.audit import audit_dataset
 from melanoma_lab.core.errors import RunError, UserError
 from tests.support.pictures import paint
 
+pytestmark = pytest.mark.unit
+
 
 @pytest.fixture
 def audit(composed, tmp_path, monkeypatch):

@@ -4,6 +4,8 @@ from scipy.stats import binomtest
 
 from melanoma_lab.audit.dataset_audit import measure_class_sizes
 
+pytestmark = pytest.mark.unit
+
 
 def sizes(groups_in_test, groups_in_train=40, published=True):
     rows = [("a", f"t{n}", "test") for n in range(groups_in_test)]

@@ -14,6 +14,8 @@ from melanoma_lab.audit.problems import find_problems
 from melanoma_lab.data.listing import LISTING_COLUMNS, Listing
 from melanoma_lab.data.readers import read_listing
 
+pytestmark = pytest.mark.unit
+
 COLUMNS = (*LISTING_COLUMNS, "digest")
 
 

@@ -8,6 +8,8 @@ from melanoma_lab.audit import inspection
 from melanoma_lab.audit.inspection import inspect_files
 from melanoma_lab.data.cache import compute_file_digests
 
+pytestmark = pytest.mark.unit
+
 
 @pytest.fixture
 def inspect(tmp_path):

@@ -28,6 +28,8 @@ from melanoma_lab.audit.candidates import find_nearest_pairs
 from melanoma_lab.audit.descriptors import compute_fingerprints, reduce_size
 from melanoma_lab.audit.near_duplicates import IDENTICAL, find_near_duplicates
 
+pytestmark = pytest.mark.unit
+
 HAM10000 = Path(__file__).parents[2].parent / "shared" / "data" / "ham10000"
 SIDE = 96
 SEED = 2  # Augmentor draws from the global generator: this seed gives it ten degrees

@@ -7,6 +7,8 @@ from melanoma_lab.audit.inspection import find_shared_images
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.data.cache import compute_file_digests
 
+pytestmark = pytest.mark.unit
+
 
 def save(path, pixels, **options):
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -6,6 +6,8 @@ from scipy.stats.contingency import association
 
 from melanoma_lab.audit.dataset_audit import measure_source_confounding
 
+pytestmark = pytest.mark.unit
+
 
 def judge(counts):
     """Judge {class: {source: images}}."""

@@ -3,6 +3,8 @@ import pytest
 
 from melanoma_lab.audit.dataset_audit import find_suspicious_files
 
+pytestmark = pytest.mark.unit
+
 FACTS = ["format", "width", "height", "colours", "constant"]
 
 

@@ -3,6 +3,8 @@ import pytest
 from melanoma_lab.cli.arguments import normalise_arguments
 from melanoma_lab.core.errors import UserError
 
+pytestmark = pytest.mark.unit
+
 NO_FOLDER = ("hydra.output_subdir=null", "hydra.run.dir=.")
 
 

@@ -5,6 +5,8 @@ from melanoma_lab.__main__ import CONF_DIR
 from melanoma_lab.cli.arguments import format_help
 from melanoma_lab.core.errors import UserError
 
+pytestmark = pytest.mark.unit
+
 
 def test_every_group_with_its_options_and_no_internal_ones():
     lines = format_help(["--help"]).splitlines()

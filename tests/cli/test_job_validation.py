@@ -1,4 +1,8 @@
+import pytest
+
 from melanoma_lab.cli.multirun import drop_seed_repeats
+
+pytestmark = pytest.mark.unit
 
 
 def test_jobs_that_differ_in_their_seeds_are_one():

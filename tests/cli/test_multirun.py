@@ -13,6 +13,8 @@ from melanoma_lab.core.errors import RunError, UserError
 from melanoma_lab.launching import JobStatus, collect_jobs
 from tests.support.processes import LAB, run_command, run_python
 
+pytestmark = pytest.mark.integration
+
 
 def job(number, arm="baseline", *, failure=0, reason="", study="ablation", task="train"):
     return JobStatus(

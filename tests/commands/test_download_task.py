@@ -8,6 +8,8 @@ from melanoma_lab.commands.download import download_dataset
 from melanoma_lab.core.errors import UserError
 from tests.support.pictures import paint
 
+pytestmark = pytest.mark.unit
+
 
 def test_the_images_are_put_where_the_root_says(composed, tmp_path, monkeypatch, capsys):
     def fetch(handle):

@@ -12,6 +12,8 @@ from melanoma_lab.tracking.tracker import connect
 from tests.support.fake_studies import Tracked
 from tests.support.processes import run_command, run_python
 
+pytestmark = pytest.mark.integration
+
 SCRIPT = """
 import sys
 from melanoma_lab.__main__ import main

@@ -7,6 +7,8 @@ from melanoma_lab.comparison.verdicts import (
     reverse_difference,
 )
 
+pytestmark = pytest.mark.unit
+
 ARMS = {
     "baseline": (0.6, ""),
     "dropout": (1.6, "baseline"),

@@ -15,6 +15,8 @@ from melanoma_lab.evaluation import influence
 from melanoma_lab.evaluation.influence import Estimate
 from melanoma_lab.tracking.arm_runs import RunKey
 
+pytestmark = pytest.mark.unit
+
 GROUPS = np.array(["a", "b", "c"])
 
 

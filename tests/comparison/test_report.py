@@ -18,6 +18,8 @@ from melanoma_lab.core.formatting import (
     format_metric_interval,
 )
 
+pytestmark = pytest.mark.unit
+
 AGAIN = "python -m melanoma_lab compare study=ablation"
 
 

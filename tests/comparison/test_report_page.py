@@ -13,6 +13,8 @@ from melanoma_lab.comparison.warnings import find_warnings
 from melanoma_lab.plots.style import BLUE, CYCLE, VERMILLION
 from tests.support.pages import SCROLLING, opened, pale, too_wide
 
+pytestmark = pytest.mark.unit
+
 LONG = "baseline,architecture.blocks=[1,2,2,2],architecture.batch_norm=false,balancing=oversample"
 
 

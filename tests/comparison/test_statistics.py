@@ -21,6 +21,8 @@ from melanoma_lab.comparison.statistics import (
 )
 from melanoma_lab.evaluation import influence
 
+pytestmark = pytest.mark.unit
+
 LESIONS = np.array([60, 30, 15, 8])
 SMALL, LARGE = 0.03, 0.5
 

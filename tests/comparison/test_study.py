@@ -17,6 +17,8 @@ from melanoma_lab.evaluation.predictions import Predictions
 from melanoma_lab.tracking.arm_runs import RunKey
 from melanoma_lab.tracking.client import connect_for_reading
 
+pytestmark = pytest.mark.unit
+
 
 def artifacts_of(tracked, run_id):
     return Path(urlparse(tracked.client.get_run(run_id).info.artifact_uri).path)

@@ -19,7 +19,7 @@ from melanoma_lab import __main__, commands
 from melanoma_lab.config.schema import Config
 from tests.support.command_lines import command_lines
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 

@@ -4,6 +4,8 @@ from melanoma_lab.config.arm import check_jobs_distinct, parse_arm
 from melanoma_lab.config.compose import expand_multirun
 from melanoma_lab.core.errors import UserError
 
+pytestmark = pytest.mark.unit
+
 
 @pytest.mark.parametrize(
     ("overrides", "name"),

@@ -10,6 +10,8 @@ from melanoma_lab.config.arm import (
 )
 from melanoma_lab.core.errors import UserError
 
+pytestmark = pytest.mark.unit
+
 
 @pytest.mark.parametrize(
     ("arm", "parts"),

@@ -5,6 +5,8 @@ import pytest
 from melanoma_lab.config.compatibility import find_doubtful_choices
 from melanoma_lab.core.errors import UserError
 
+pytestmark = pytest.mark.unit
+
 
 @pytest.mark.parametrize(
     ("overrides", "message"),

@@ -13,6 +13,8 @@ from melanoma_lab.config.compose import compose_config, expand_multirun
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.core.shell_commands import format_lab_command
 
+pytestmark = pytest.mark.unit
+
 
 @pytest.mark.parametrize(
     "overrides",

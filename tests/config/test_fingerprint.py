@@ -2,7 +2,11 @@ import dataclasses
 import hashlib
 import json
 
+import pytest
+
 from melanoma_lab.config.fingerprint import compute_fingerprint, config_to_dict
+
+pytestmark = pytest.mark.unit
 
 
 def of(config):

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from melanoma_lab.config.overrides import format_override
 
+pytestmark = pytest.mark.unit
+
 NAMES = [
     *("mel", "basal cell carcinoma", "a,b", "x (1)", "[y]", "{z}", "it's", 'say "hi"', "a=b"),
     *("#1", "a;b", "a&b", "!a", "~a", "<b>", "na\xefve", "1_0", "1e3", "1.10", "true", "null"),

@@ -7,6 +7,8 @@ import pytest
 from melanoma_lab.__main__ import CONF_DIR
 from melanoma_lab.registry import OPTIONS
 
+pytestmark = pytest.mark.unit
+
 PRESETS = sorted(path.stem for path in (CONF_DIR / "experiment").glob("*.yaml"))
 DATASETS = sorted(path.stem for path in (CONF_DIR / "dataset").glob("*.yaml"))
 

@@ -14,6 +14,8 @@ from melanoma_lab.config.schema.tracking import (
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.tracking.client import connect_for_reading
 
+pytestmark = pytest.mark.integration
+
 VARIABLE = "MLFLOW_TRACKING_URI"
 
 

@@ -6,6 +6,8 @@ from melanoma_lab.config.schema.architecture import ALLOWED_OPTIONS
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.registry import OPTIONS
 
+pytestmark = pytest.mark.unit
+
 #: Groups that say something to a trivial classifier, or how any network is trained.
 SHARED = {"dataset", "split", "architecture", "optimizer", "schedule", "tuner"}
 

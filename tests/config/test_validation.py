@@ -14,6 +14,8 @@ from melanoma_lab.config.validation import explain_hydra_error
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.registry import OPTIONS
 
+pytestmark = pytest.mark.unit
+
 
 @pytest.mark.parametrize(
     ("override", "message"),

@@ -2,6 +2,8 @@ import pytest
 
 from melanoma_lab.core.files import replace_file, write_atomically, write_folder_atomically
 
+pytestmark = pytest.mark.unit
+
 
 def names(folder):
     return sorted(path.name for path in folder.iterdir())

@@ -18,6 +18,8 @@ from melanoma_lab.core.checksummed_files import (
 from melanoma_lab.core.errors import RunError
 from melanoma_lab.data.cache import compute_file_digests, load_pixels
 
+pytestmark = pytest.mark.unit
+
 SHAPE = (40, 20, 24, 3)  # 57,600 bytes
 
 

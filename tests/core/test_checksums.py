@@ -13,6 +13,8 @@ from melanoma_lab.core.files import (
     write_checksummed_text,
 )
 
+pytestmark = pytest.mark.unit
+
 
 @pytest.mark.parametrize("length", [0, 1, 2**20, 2**20 + 1, 3 * 2**20])
 def test_a_stream_has_the_checksum_of_its_bytes(length):

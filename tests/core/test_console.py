@@ -9,6 +9,8 @@ from melanoma_lab.core import console
 from melanoma_lab.core.console import FitProgress, show_progress
 from tests.support.slow_steps import make_slow
 
+pytestmark = pytest.mark.unit
+
 
 class Terminal(io.StringIO):
     """Text that is shown on a terminal."""

@@ -1,6 +1,10 @@
 """Sentences of messages: short whatever was typed."""
 
+import pytest
+
 from melanoma_lab.core.errors import MAX_CHOICES, get_first_line, suggest_choice, suggest_similar
+
+pytestmark = pytest.mark.unit
 
 
 def test_valid_words_are_listed_up_to_a_number():

@@ -15,6 +15,8 @@ from melanoma_lab.core.formatting import (
     split_positive_class_metric,
 )
 
+pytestmark = pytest.mark.unit
+
 
 @pytest.mark.parametrize(
     ("names", "text"),

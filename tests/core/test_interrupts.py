@@ -7,6 +7,8 @@ import pytest
 
 from melanoma_lab.core.interrupts import check_interrupt, defer_interrupts
 
+pytestmark = pytest.mark.unit
+
 
 @pytest.fixture(autouse=True)
 def as_python_has_it():

@@ -9,6 +9,8 @@ import pytest
 
 from melanoma_lab.core.locks import describe_process, get_lock_path, get_process_id, hold_lock
 
+pytestmark = pytest.mark.unit
+
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 HOLD = """
 import sys

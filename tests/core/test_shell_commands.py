@@ -15,6 +15,8 @@ from melanoma_lab.core.shell_commands import (
     format_program,
 )
 
+pytestmark = pytest.mark.unit
+
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 
 

@@ -13,6 +13,8 @@ from melanoma_lab.input_pipeline.prepare import prepare_data
 from melanoma_lab.runs.run_messages import show_data
 from tests.support.pictures import paint
 
+pytestmark = pytest.mark.unit
+
 
 @pytest.fixture
 def plant(tmp_path):

@@ -14,6 +14,8 @@ from melanoma_lab.data.columns import (
 )
 from melanoma_lab.data.tables import Table
 
+pytestmark = pytest.mark.unit
+
 KNOWN = ("lesion", "patient", "source", "diagnosis", "split", "age", "sex", "site")
 ANYTHING = dict.fromkeys(KNOWN)
 

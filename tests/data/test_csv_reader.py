@@ -9,6 +9,8 @@ from melanoma_lab.core.errors import UserError
 from melanoma_lab.data.readers import read_listing
 from tests.support.pictures import paint
 
+pytestmark = pytest.mark.unit
+
 
 @pytest.fixture
 def read(composed, tmp_path):

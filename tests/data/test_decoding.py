@@ -15,6 +15,8 @@ from melanoma_lab.data import decoding
 from melanoma_lab.data.cache import compute_file_digests, load_pixels
 from melanoma_lab.data.decoding import MAX_SIDE, decode_image, describe_picture, read_picture
 
+pytestmark = pytest.mark.unit
+
 #: Every level of 16 bits that matters, dark to bright, 32 x 32.
 RAMP = np.linspace(0, 65535, 32 * 32).round().astype(np.uint16).reshape(32, 32)
 EIGHT_BITS = np.rint(RAMP / 257).astype(np.uint8)

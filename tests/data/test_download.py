@@ -12,6 +12,8 @@ from melanoma_lab.core.errors import RunError, UserError
 from melanoma_lab.data.download import download_from_kaggle, make_kaggle_client
 from tests.support.pictures import paint
 
+pytestmark = pytest.mark.unit
+
 
 @pytest.fixture
 def client():

@@ -19,6 +19,8 @@ from melanoma_lab.data.patient_metadata import (
     fit_patient_encoder,
 )
 
+pytestmark = pytest.mark.unit
+
 NAN = math.nan
 
 

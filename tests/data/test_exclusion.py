@@ -8,6 +8,8 @@ from melanoma_lab.cli.arguments import normalise_arguments
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.data.image_files import exclude_files
 
+pytestmark = pytest.mark.unit
+
 PHOTOGRAPHS = ("mel/ISIC_1.jpg", "mel/ISIC_2.JPG", "nv/3.png")
 
 

@@ -5,6 +5,8 @@ import pytest
 
 from melanoma_lab.data.listing import normalise_group_ids
 
+pytestmark = pytest.mark.unit
+
 
 def table(lesions, patients=""):
     return pd.DataFrame({"lesion": list(lesions), "patient": patients}, dtype=object)

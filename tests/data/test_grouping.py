@@ -6,6 +6,8 @@ from hypothesis import strategies as st
 from melanoma_lab.config.schema.data import GroupingRule, Holdout, KFold
 from melanoma_lab.data.split import assign_photographs, group_images, split_images
 
+pytestmark = pytest.mark.unit
+
 
 def manifest(*rows):
     return pd.DataFrame(rows, columns=["image_id", "lesion", "patient", "photograph"])

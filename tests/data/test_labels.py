@@ -5,6 +5,8 @@ from melanoma_lab.config.schema.data import LabelSource, OnConflict
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.data.labels import resolve_labels
 
+pytestmark = pytest.mark.unit
+
 MANIFEST = pd.DataFrame(
     [
         # Identical, labelled differently, and the archive says melanoma.

@@ -15,6 +15,8 @@ from melanoma_lab.data.labels import MAX_SLUG_LENGTH
 from melanoma_lab.input_pipeline.prepare import prepare_data
 from tests.support.pictures import paint
 
+pytestmark = pytest.mark.unit
+
 
 @pytest.fixture
 def plant(tmp_path):

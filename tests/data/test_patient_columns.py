@@ -12,6 +12,8 @@ from melanoma_lab.data.synthetic_classes import sample_patients
 from melanoma_lab.input_pipeline.prepare import prepare_data
 from tests.support.pictures import paint
 
+pytestmark = pytest.mark.unit
+
 KNOWN = ["age", "sex", "site"]
 NAMES = ["years", "sx", "where"]
 

@@ -11,6 +11,8 @@ from melanoma_lab.core.checksummed_files import read_checksummed_json
 from melanoma_lab.data import cache as pixels_module
 from melanoma_lab.data.cache import compute_file_digests, decode_image, load_pixels
 
+pytestmark = pytest.mark.unit
+
 
 @pytest.fixture
 def picture(tmp_path):

@@ -9,6 +9,8 @@ from melanoma_lab.data.listing import LISTING_COLUMNS, UnmatchedImages
 from melanoma_lab.data.readers import read_listing
 from tests.support.pictures import paint
 
+pytestmark = pytest.mark.unit
+
 DIAGNOSES = {"MEL": ["melanoma"], "BKL": ["pigmented", "seborrheic"], "AK": ["actinic"]}
 
 

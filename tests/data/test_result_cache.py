@@ -4,6 +4,8 @@ import pytest
 
 from melanoma_lab.data.cache import load_or_compute_json
 
+pytestmark = pytest.mark.unit
+
 
 def test_a_question_is_answered_once(tmp_path):
     asked = []

@@ -17,6 +17,8 @@ from melanoma_lab.config.schema.data import (
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.data.split import TooFewGroupsError, allocate_groups, split_images
 
+pytestmark = pytest.mark.unit
+
 
 def manifest_of(groups_of_class, published=None):
     """A manifest from {class: [sizes of its groups]}."""

@@ -36,6 +36,8 @@ from melanoma_lab.data.synthetic_pictures import (
     smooth_step,
 )
 
+pytestmark = pytest.mark.unit
+
 ISIC = tuple(CLASSES)
 SMALL = {"classes": ("melanoma", "nevus", "mole"), "lesions": 9, "image_size": 24, "seed": 5}
 

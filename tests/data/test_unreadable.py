@@ -8,6 +8,8 @@ from melanoma_lab.core.errors import UserError
 from melanoma_lab.core.shell_commands import format_lab_command
 from melanoma_lab.data.cache import N_SHOWN, drop_unreadable
 
+pytestmark = pytest.mark.unit
+
 
 def dataset(choice):
     return FolderDataset(name="folder", root="my images", on_unreadable=OnUnreadable(choice))

@@ -5,6 +5,8 @@ from hypothesis import given
 from melanoma_lab.evaluation.metrics import N_BINS, ece, reliability_bins
 from tests.support.evaluation_cases import cases
 
+pytestmark = pytest.mark.unit
+
 
 def binary(confidence: list[float], correct: list[bool]):
     """Two-class images decided for class 1 with these confidences (above one half)."""

@@ -5,6 +5,8 @@ from melanoma_lab.evaluation.evaluated_run import compare_with_chance
 from melanoma_lab.evaluation.predictions import Predictions
 from tests.support.evaluation_cases import Case, random_case, softmax, table_of
 
+pytestmark = pytest.mark.unit
+
 
 def verdict(case: Case) -> str:
     return compare_with_chance(Predictions(table_of(case))).verdict

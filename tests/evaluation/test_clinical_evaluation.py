@@ -19,6 +19,8 @@ from melanoma_lab.evaluation.decision_rule import DecisionRule, OperatingPoint
 from melanoma_lab.evaluation.predictions import Predictions
 from tests.support.evaluation_cases import random_case, softmax, split_arrays, table_of
 
+pytestmark = pytest.mark.unit
+
 SLUGS = ("benign", "melanoma", "nevus")
 
 

@@ -13,6 +13,8 @@ from melanoma_lab.evaluation.confidence_intervals import (
     estimate_proportion,
 )
 
+pytestmark = pytest.mark.unit
+
 
 @given(st.integers(1, 300), st.data())
 def test_wilson_is_that_of_scipy(n, data):

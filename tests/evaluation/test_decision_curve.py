@@ -5,6 +5,8 @@ from hypothesis import given
 from melanoma_lab.evaluation.decision_rule import THRESHOLDS, decision_curve
 from tests.support.evaluation_cases import cases, random_case
 
+pytestmark = pytest.mark.unit
+
 
 def test_by_hand():
     """Two of five are melanomas; from 20 % on, a needless treatment costs a quarter of a find."""

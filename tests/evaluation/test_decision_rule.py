@@ -8,6 +8,8 @@ import pytest
 from melanoma_lab.evaluation.confidence_intervals import UNDEFINED, IntervalEstimate
 from melanoma_lab.evaluation.decision_rule import DecisionRule, Temperature
 
+pytestmark = pytest.mark.unit
+
 
 @pytest.mark.parametrize(
     "advice",

@@ -8,6 +8,8 @@ from melanoma_lab.evaluation.metric_intervals import ece_interval
 from melanoma_lab.evaluation.metrics import ece
 from tests.support.evaluation_cases import random_case
 
+pytestmark = pytest.mark.unit
+
 N_STUDIES = 80
 
 

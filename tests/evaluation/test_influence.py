@@ -10,6 +10,8 @@ from melanoma_lab.evaluation.metrics import SPLIT_METRICS, compute_run_metrics
 from melanoma_lab.evaluation.predictions import Predictions
 from tests.support.evaluation_cases import cases, random_case, table_of
 
+pytestmark = pytest.mark.unit
+
 PER_CLASS = {
     name: (getattr(influence, f"{name}_influence"), getattr(metrics, name))
     for name in ("sensitivity", "specificity", "auroc")

@@ -13,6 +13,8 @@ from melanoma_lab.evaluation.metric_intervals import (
 from melanoma_lab.evaluation.metrics import CLASS_METRICS, SPLIT_METRICS
 from tests.support.evaluation_cases import random_case, split_of
 
+pytestmark = pytest.mark.unit
+
 
 def drawn_split(n, k, seed, absent=False):
     y_true, y_score = random_case(n, k, seed)

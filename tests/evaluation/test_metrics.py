@@ -11,6 +11,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from melanoma_lab.evaluation import metrics
 from tests.support.evaluation_cases import cases, random_case
 
+pytestmark = pytest.mark.unit
+
 SCALARS = [
     metrics.accuracy,
     metrics.balanced_accuracy,

@@ -7,6 +7,8 @@ from sklearn.metrics import confusion_matrix, roc_curve
 from melanoma_lab.evaluation.decision_rule import choose_threshold, measure_rates
 from tests.support.evaluation_cases import cases
 
+pytestmark = pytest.mark.unit
+
 TARGETS = st.floats(0.01, 1)
 
 

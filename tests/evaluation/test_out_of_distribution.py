@@ -15,6 +15,8 @@ from melanoma_lab.evaluation.out_of_distribution import (
     fit_detector,
 )
 
+pytestmark = pytest.mark.unit
+
 
 def patches(colour, n, seed, size=24):
     """Noisy patches about a colour, uint8, each of another brightness."""

@@ -10,6 +10,8 @@ from melanoma_lab.evaluation import predictions
 from melanoma_lab.evaluation.decision_rule import Temperature
 from tests.support.evaluation_cases import random_case, split_arrays, table_of
 
+pytestmark = pytest.mark.unit
+
 SLUGS = ("melanoma", "nevus", "none")
 
 

@@ -12,6 +12,8 @@ from melanoma_lab.evaluation.metrics import SPLIT_METRICS, compute_run_metrics
 from melanoma_lab.evaluation.predictions import Predictions
 from tests.support.evaluation_cases import random_case, split_arrays, table_of
 
+pytestmark = pytest.mark.unit
+
 SLUGS = ("melanoma", "nevus", "vascular_lesion")
 NAMES = ("accuracy", "balanced_accuracy", "macro_auroc", "macro_f1", "log_loss", "brier", "ece")
 OF_CLASS = ("sensitivity", "specificity", "auroc")

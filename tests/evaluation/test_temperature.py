@@ -9,6 +9,8 @@ from melanoma_lab.evaluation.decision_rule import SMALLEST, Temperature, fit_tem
 from melanoma_lab.evaluation.metrics import ece
 from tests.support.evaluation_cases import cases, random_case, softmax
 
+pytestmark = pytest.mark.unit
+
 
 def drawn(n: int, temperature: float, seed: int = 0):
     """Labels drawn from the probabilities of logits, and those of logits times a temperature."""

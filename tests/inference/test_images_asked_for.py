@@ -11,6 +11,8 @@ from melanoma_lab.core.errors import UserError
 from melanoma_lab.inference.image_files import decode_batches, find_image_files
 from tests.support.pictures import paint
 
+pytestmark = pytest.mark.unit
+
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):

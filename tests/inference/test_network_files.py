@@ -15,6 +15,8 @@ from melanoma_lab.inference.network import build_predict_function, load_network
 from melanoma_lab.models.safe_loading import check_keras_file
 from melanoma_lab.tracking.logged_model import NOTICE, ModelInfo, save_network
 
+pytestmark = pytest.mark.component
+
 CARD = ModelInfo(
     ("mel", "nv"), ("Melanoma", "Nevus"), positive_class="mel", dataset="d", image_size=4
 )

@@ -17,6 +17,8 @@ from melanoma_lab.inference.predict import predict_to_file
 from melanoma_lab.inference.prediction_files import build_map_path
 from tests.support.processes import run_python
 
+pytestmark = pytest.mark.integration
+
 LOOKS = ("unlike_training", "warning")
 
 

@@ -24,7 +24,7 @@ from melanoma_lab.inference.predict import predict_to_file
 from melanoma_lab.reports.explained_images import ExplainedImage
 from melanoma_lab.tracking.logged_model import ModelInfo
 
-pytestmark = pytest.mark.usefixtures("undrawn")
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("undrawn")]
 
 CROP = "dataset.resize=crop"
 

@@ -18,6 +18,8 @@ from melanoma_lab.tracking.arm_runs import SEEDS_TAG
 from melanoma_lab.tracking.run_reader import read_run
 from melanoma_lab.tracking.tracker import connect
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory, train_tiny):

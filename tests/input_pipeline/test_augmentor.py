@@ -23,6 +23,8 @@ from melanoma_lab.input_pipeline.augmentor import plan_copies
 from melanoma_lab.input_pipeline.balanced_set import BalancedSet, TrainingSplit
 from melanoma_lab.input_pipeline.balancing import balance
 
+pytestmark = pytest.mark.unit
+
 MakeSplit = Callable[..., TrainingSplit]
 
 ROTATE = {"rotate": {"probability": 1, "max_left_rotation": 25, "max_right_rotation": 25}}

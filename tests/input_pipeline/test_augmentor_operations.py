@@ -23,6 +23,8 @@ from melanoma_lab.input_pipeline.augmentor_operations import (
     silence_augmentor,
 )
 
+pytestmark = pytest.mark.unit
+
 ROTATE = {"rotate": {"probability": 0.7, "max_left_rotation": 10, "max_right_rotation": 10}}
 
 #: Valid values for arguments that have no default, by name.

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from melanoma_lab.input_pipeline.balanced_set import BalancedSet
 
+pytestmark = pytest.mark.unit
+
 
 def noise(n: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (n, 2, 3, 3), np.uint8)

@@ -13,6 +13,8 @@ from melanoma_lab.input_pipeline.batches import (
     select_batch,
 )
 
+pytestmark = pytest.mark.unit
+
 
 @given(st.integers(1, 50), st.integers(1, 60), st.integers(0, 5), st.integers(1, 4))
 def test_every_pass_is_a_permutation(n, batch_size, seed, passes):

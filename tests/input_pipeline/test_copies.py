@@ -17,6 +17,8 @@ from melanoma_lab.input_pipeline.augmentor import make_copies
 from melanoma_lab.input_pipeline.augmentor_operations import parse_operations
 from melanoma_lab.input_pipeline.balanced_set import TrainingSplit
 
+pytestmark = pytest.mark.unit
+
 MakeSplit = Callable[..., TrainingSplit]
 
 OPERATIONS = parse_operations(

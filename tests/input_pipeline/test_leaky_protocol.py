@@ -14,6 +14,8 @@ from melanoma_lab.core.errors import UserError
 from melanoma_lab.input_pipeline.prepare import prepare_data
 from tests.support.pictures import paint
 
+pytestmark = pytest.mark.unit
+
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory):

@@ -10,6 +10,8 @@ from melanoma_lab.input_pipeline import prepare as prepare_module
 from melanoma_lab.input_pipeline.prepare import MANIFEST_COLUMNS, prepare_data
 from tests.support.pictures import paint
 
+pytestmark = pytest.mark.unit
+
 
 @pytest.fixture
 def prepare(composed, session_cache):

@@ -32,6 +32,8 @@ from melanoma_lab.input_pipeline.balancing import (
 )
 from melanoma_lab.registry import OPTIONS
 
+pytestmark = pytest.mark.unit
+
 MakeSplit = Callable[..., TrainingSplit]
 
 UNUSED = Path("unused")

@@ -6,6 +6,8 @@ import pytest
 
 from melanoma_lab.launching import JobStatus, collect_jobs
 
+pytestmark = pytest.mark.unit
+
 
 def job(number, **more):
     facts = {"failure": 0, "reason": ""} | more

@@ -29,7 +29,7 @@ from melanoma_lab.launching import (
 from melanoma_lab.tracking.upload import PROCESS_TAG
 from melanoma_lab.training.hardware import count_available_threads
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 SMALL = (

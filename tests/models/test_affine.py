@@ -9,6 +9,8 @@ from melanoma_lab.models.augmentation_layers import (
     build_linear_part,
 )
 
+pytestmark = pytest.mark.component
+
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 256, (3, 8, 8, 3)).astype("float32")
 

@@ -9,6 +9,8 @@ from melanoma_lab.models.regularisation import Regulariser
 from melanoma_lab.models.trivial_classifiers import build_trivial_classifier
 from melanoma_lab.registry import BUILDERS, OPTIONS
 
+pytestmark = pytest.mark.component
+
 
 def build(size=32, classes=3, regularisation=None, **options):
     regulariser = Regulariser(regularisation or NoRegularisation("none"), seed=0)

@@ -16,6 +16,8 @@ from melanoma_lab.models.augmentation import augment, build_augmentation_layers
 from melanoma_lab.models.augmentation_layers import MixingLayer
 from melanoma_lab.registry import BUILDERS, OPTIONS
 
+pytestmark = pytest.mark.component
+
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 256, (6, 24, 24, 3)).astype("uint8")
 LABELS = np.eye(3, dtype="float32")[[0, 1, 2, 0, 1, 2]]

@@ -15,6 +15,8 @@ from melanoma_lab.models.architectures import build_network
 from melanoma_lab.models.regularisation import Regulariser
 from tests.support.marks import slow
 
+pytestmark = pytest.mark.component
+
 #: The smallest is built by the fast tests, the others by the slow ones.
 APPLICATIONS = [
     name if name == "mobilenetv3_small" else slow(name) for name in backbones.APPLICATIONS

@@ -5,6 +5,8 @@ from PIL import Image, ImageEnhance
 
 from melanoma_lab.models.augmentation_layers import LUMINANCE, RandomColour, recolour
 
+pytestmark = pytest.mark.component
+
 PIXELS = np.random.default_rng(0).integers(40, 200, (4, 12, 12, 3)).astype("float32")
 NEUTRAL = {"brightness": 1.0, "contrast": 1.0, "saturation": 1.0, "turn": 0.0}
 

@@ -8,6 +8,8 @@ from melanoma_lab.core.errors import UserError
 from melanoma_lab.models.architectures import build_network
 from melanoma_lab.models.regularisation import Regulariser
 
+pytestmark = pytest.mark.component
+
 
 def build(size=64, classes=3, regularisation=None, **options):
     regulariser = Regulariser(regularisation or NoRegularisation("none"), seed=0)

@@ -23,6 +23,8 @@ from melanoma_lab.models.torch_file import read_torch_file
 from melanoma_lab.models.weight_files import PACKAGES, find_weights
 from tests.support import torch_files
 
+pytestmark = pytest.mark.component
+
 PHOTOGRAPHS = Path(sklearn.datasets.__file__).parent / "images"
 PALACE, DAISY = 698, 985
 #: name -> side, parameters with ImageNet's 1,000 classes (TensorFlow's figures), photographs

@@ -1,7 +1,10 @@
 import keras
 import numpy as np
+import pytest
 
 from melanoma_lab.models.augmentation_layers import RandomErasing
+
+pytestmark = pytest.mark.component
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (200, 32, 32, 3)).astype("float32")
 

@@ -20,6 +20,8 @@ from melanoma_lab.models.grad_cam import GradCam, trace_feature_maps
 from melanoma_lab.models.regularisation import Regulariser
 from tests.support.marks import slow
 
+pytestmark = pytest.mark.component
+
 SIDE, CLASSES = 32, 4
 QUADRANTS = [(slice(0, 16), slice(0, 16)), (slice(0, 16), slice(16, 32)),
              (slice(16, 32), slice(0, 16)), (slice(16, 32), slice(16, 32))]  # fmt: skip

@@ -19,6 +19,8 @@ from melanoma_lab.models.losses import (
 )
 from melanoma_lab.registry import BUILDERS, OPTIONS
 
+pytestmark = pytest.mark.component
+
 
 def split_of(*counts):
     labels = np.repeat(np.arange(len(counts)), counts)

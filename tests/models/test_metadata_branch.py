@@ -27,6 +27,8 @@ from melanoma_lab.models.regularisation import Regulariser
 from melanoma_lab.training.finetuning import extract_head
 from tests.support.small_backbone import LAST, on_a_backbone
 
+pytestmark = pytest.mark.component
+
 SIDE, K = 16, 3
 WORDS = ["", "f", "m"]
 TRAIN = pd.DataFrame({"age": [30.0, 60.0, np.nan], "sex": ["m", "f", "m"], "site": ["b", "", "a"]})

@@ -7,6 +7,8 @@ from scipy import stats
 
 from melanoma_lab.models.augmentation_layers import CutMixLayer, MixUpLayer, mix_labels
 
+pytestmark = pytest.mark.component
+
 RNG = np.random.default_rng(0)
 B, K = 16, 4
 PIXELS = RNG.integers(0, 256, (B, 20, 20, 3)).astype("float32")

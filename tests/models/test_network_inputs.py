@@ -1,6 +1,9 @@
 import keras
+import pytest
 
 from melanoma_lab.input_pipeline.batches import get_named_inputs
+
+pytestmark = pytest.mark.component
 
 
 def test_inputs_have_names_where_a_network_takes_a_dictionary():

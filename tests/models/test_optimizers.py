@@ -6,6 +6,8 @@ from melanoma_lab.config.schema.training import Adam, AdamW, RmsProp, Sgd
 from melanoma_lab.models.optimizers import build_optimizer
 from melanoma_lab.registry import BUILDERS, OPTIONS
 
+pytestmark = pytest.mark.component
+
 
 def network():
     keras.utils.set_random_seed(0)

@@ -6,6 +6,8 @@ from PIL import Image, ImageEnhance, ImageOps
 from melanoma_lab.config.schema.training_images import RAND_AUGMENT_OPERATIONS
 from melanoma_lab.models.rand_augment import OPERATIONS, RandAugmentLayer
 
+pytestmark = pytest.mark.component
+
 RNG = np.random.default_rng(0)
 # Smooth, with a channel that is nearly flat, as skin is.
 IMAGE = np.stack(

@@ -17,6 +17,8 @@ from melanoma_lab.config.schema.regularisation import (
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.models.regularisation import Regulariser, compute_frozen_penalty
 
+pytestmark = pytest.mark.component
+
 DEPTH = StochasticDepth("stochastic_depth", rate=0.6)
 BLOCKS = 3
 

@@ -21,6 +21,8 @@ from melanoma_lab.models.safe_loading import (
 )
 from tests.support.memory import at_most
 
+pytestmark = pytest.mark.component
+
 MIB = 2**20
 
 

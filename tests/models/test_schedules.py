@@ -14,6 +14,8 @@ from melanoma_lab.core.errors import UserError
 from melanoma_lab.models.optimizers import ScheduleContext, build_schedule
 from melanoma_lab.registry import BUILDERS, OPTIONS
 
+pytestmark = pytest.mark.component
+
 COURSE = ScheduleContext(learning_rate=0.8, steps_per_epoch=10, epochs=4, monitor="val_loss")
 
 

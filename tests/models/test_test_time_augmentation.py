@@ -8,6 +8,8 @@ from keras import layers
 from melanoma_lab.config.schema.evaluation import Tta
 from melanoma_lab.models.extended_networks import add_test_time_augmentation
 
+pytestmark = pytest.mark.component
+
 SIDE = 6
 
 

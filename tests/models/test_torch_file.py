@@ -12,6 +12,8 @@ from melanoma_lab.core.errors import UserError
 from melanoma_lab.models.torch_file import read_torch_file
 from tests.support import torch_files as made
 
+pytestmark = pytest.mark.unit
+
 ARRAYS = {
     "conv.weight": np.arange(24, dtype=np.float32).reshape(2, 3, 2, 2),
     "bn.num_batches_tracked": np.array(7, np.int64),

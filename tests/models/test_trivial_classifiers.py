@@ -10,6 +10,8 @@ from melanoma_lab.models.trivial_classifiers import (
     compute_colour_histograms,
 )
 
+pytestmark = pytest.mark.unit
+
 SOURCES = np.array([["a"], ["a"], ["a"], ["b"]])
 LABELS = np.array([0, 0, 2, 2])
 

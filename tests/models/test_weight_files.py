@@ -15,6 +15,8 @@ from melanoma_lab.core.errors import RunError, UserError
 from melanoma_lab.models import weight_files
 from melanoma_lab.models.weight_files import PACKAGES, find_weights
 
+pytestmark = pytest.mark.component
+
 LITE = EfficientNetLite("efficientnet_lite0")
 PACKAGE = PACKAGES[LITE.name][0]
 

@@ -5,6 +5,8 @@ import pytest
 
 from melanoma_lab.plots.grad_cam import overlay_heat_map
 
+pytestmark = pytest.mark.unit
+
 SIDE = 24
 
 

@@ -44,6 +44,8 @@ from melanoma_lab.plots.training_figures import (
 from melanoma_lab.training.training_result import MAX_SAMPLES
 from tests.support.evaluation_cases import Case, random_case, split_arrays, table_of
 
+pytestmark = pytest.mark.unit
+
 FILES = {
     "class_distribution.png",
     "samples.png",

@@ -1,6 +1,10 @@
 """What the audit says of single images."""
 
+import pytest
+
 from melanoma_lab.reports.error_analysis import collect_audit_remarks
+
+pytestmark = pytest.mark.unit
 
 LABELS = {"a": "nevus", "b": "melanoma", "c": "nevus", "d": "nevus", "e": "nevus", "f": "nevus"}
 

@@ -16,6 +16,8 @@ from melanoma_lab.reports.decisions import (
 from tests.support.evaluation_cases import split_arrays
 from tests.support.example_cases import SLUGS, table_of
 
+pytestmark = pytest.mark.unit
+
 WARM = Temperature(2.0, 90)
 
 

@@ -16,6 +16,8 @@ from melanoma_lab.reports.explained_images import (
 from tests.support.example_cases import SLUGS, explain, manifest_of, table_of, write
 from tests.support.pages import opened, pale, too_wide
 
+pytestmark = pytest.mark.unit
+
 
 @pytest.fixture(scope="module")
 def table():

@@ -16,6 +16,8 @@ from melanoma_lab.reports.model_card import PAGES, write_model_card
 from melanoma_lab.tracking.run_reader import RunIdentity
 from tests.support.evaluation_cases import random_case, split_of, table_of
 
+pytestmark = pytest.mark.unit
+
 SLUGS = ("melanoma", "nevus", "<b>odd</b>")
 N = 150
 STARTED = 1_767_312_000_000  # 2026-01-02
@@ -153,7 +155,7 @@ def test_intervals_contain_their_figures_and_narrow_with_lesions():
         split = split_of(y_true, y_score, np.arange(n))
         found = estimate_metrics(split, "class_1")
         assert found["macro_auroc"].value == pytest.approx(macro_auroc(y_true, y_score))
-        assert found["melanoma_auroc"].value == pytest.approx(auroc(y_true, y_score)[1])
+        assert found["class_1_auroc"].value == pytest.approx(auroc(y_true, y_score)[1])
         assert all(0 <= each.low < each.value < each.high <= 1 for each in found.values())
         widths.append({name: each.high - each.low for name, each in found.items()})
         measured = estimate_calibration(split)
@@ -176,16 +178,14 @@ def test_the_interval_of_an_auroc_covers_the_truth():
 
     y_true, y_score, _ = drawn(200_000)
     truth = auroc(y_true, y_score)[1]
-    found = [
-        estimate_metrics(split_of(*drawn(80)), "class_1")["melanoma_auroc"] for _ in range(200)
-    ]
+    found = [estimate_metrics(split_of(*drawn(80)), "class_1")["class_1_auroc"] for _ in range(200)]
     assert np.mean([each.low <= truth <= each.high for each in found]) >= 0.91
 
 
 def test_an_undefined_figure_has_no_interval():
     y_true, y_score = np.zeros(20, np.int64), np.tile([0.6, 0.4], (20, 1))
     found = estimate_metrics(split_of(y_true, y_score, np.arange(20)), "class_1")
-    assert np.isnan(found["melanoma_auroc"].value)
-    assert np.isnan(found["melanoma_sensitivity"].value)
+    assert np.isnan(found["class_1_auroc"].value)
+    assert np.isnan(found["class_1_sensitivity"].value)
     whole = estimate_proportion(np.ones(20, bool), np.arange(20))
     assert found["accuracy"].value == whole.value == 1

@@ -3,10 +3,13 @@
 from io import BytesIO
 
 import numpy as np
+import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
 from melanoma_lab.reports.rendering import COLOURS, DPI, encode_png
+
+pytestmark = pytest.mark.unit
 
 
 def chart():

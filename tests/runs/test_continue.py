@@ -13,7 +13,7 @@ from melanoma_lab.models.optimizers import ScheduledLearningRate
 from melanoma_lab.runs import run_messages, steps
 from melanoma_lab.runs.run_lock import RunLock
 
-pytestmark = pytest.mark.usefixtures("undrawn")
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("undrawn")]
 
 ARM = Arm("baseline", "baseline")
 

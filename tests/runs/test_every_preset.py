@@ -21,6 +21,8 @@ from melanoma_lab.training.hardware import count_available_threads, start_backen
 from melanoma_lab.training.trainer import build_training_setup
 from melanoma_lab.training.training_result import fit_trivial_classifier
 
+pytestmark = pytest.mark.integration
+
 #: Of a trivial classifier, of a pretrained backbone in two stages, of a network from the start.
 WHOLE = ("metadata_only", "transfer_finetune", "mixup")
 PRESETS = sorted(path.stem for path in (CONF_DIR / "experiment").glob("*.yaml"))

@@ -14,6 +14,8 @@ from melanoma_lab.commands.train import train_arm
 from melanoma_lab.config.arm import Arm
 from melanoma_lab.evaluation.predictions import Predictions
 
+pytestmark = pytest.mark.integration
+
 ARM = (
     *("architecture=compact_cnn", "architecture.filters=[4,8]", "architecture.blocks=[0,1]"),
     *("metadata=patient", "dataset.lesions=40", "dataset.image_size=16", "training.epochs=1"),

@@ -14,7 +14,7 @@ from melanoma_lab.config.schema.architecture import Backbone
 from melanoma_lab.core.errors import RunError, UserError
 from melanoma_lab.runs import steps
 
-pytestmark = pytest.mark.usefixtures("undrawn")
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("undrawn")]
 
 ARM = Arm("pretrained", "pretrained")
 

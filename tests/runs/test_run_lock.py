@@ -12,6 +12,8 @@ import pytest
 from melanoma_lab.core.errors import RunError
 from melanoma_lab.runs.run_lock import KEPT_DAYS, acquire_run_lock
 
+pytestmark = pytest.mark.unit
+
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 HOLD = """
 import sys

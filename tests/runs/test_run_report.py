@@ -15,6 +15,8 @@ from melanoma_lab.tracking.run_reader import RunIdentity
 from tests.support.evaluation_cases import random_case, table_of
 from tests.support.undrawn import undrawn_runs
 
+pytestmark = pytest.mark.unit
+
 SLUGS = ("melanoma", "nevus", "scar")
 TABLES = {"config.yaml", "predictions.csv", "calibration.json", "operating_points.json"}
 

@@ -12,6 +12,8 @@ from melanoma_lab.core import console
 from melanoma_lab.core.heavy_imports import load_tensorflow
 from tests.support.slow_steps import make_slow
 
+pytestmark = pytest.mark.integration
+
 NETWORK = ("architecture.filters=[4,8,8]", "architecture.dense_units=8", "training.epochs=1")
 
 

@@ -23,7 +23,7 @@ from tests.support.marks import slow
 from tests.support.undrawn import undrawn_runs
 
 SMALL = ("architecture.filters=[4,8,8]", "architecture.dense_units=8", "training.epochs=1")
-pytestmark = pytest.mark.usefixtures("undrawn")
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("undrawn")]
 
 ARM = Arm("baseline", "baseline")
 

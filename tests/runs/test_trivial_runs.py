@@ -23,6 +23,8 @@ from tests.support.pictures import paint
 from tests.support.processes import run_python
 from tests.support.undrawn import undrawn_runs
 
+pytestmark = pytest.mark.integration
+
 PRESETS = ("majority", "colour_histogram", "source_only")
 
 

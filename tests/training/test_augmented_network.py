@@ -17,6 +17,8 @@ from melanoma_lab.training.fit import BalancedAccuracy
 from melanoma_lab.training.train_steps import AugmentedNetwork
 from tests.support.marks import slow
 
+pytestmark = pytest.mark.component
+
 B, K = 8, 3
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 256, (B, 16, 16, 3)).astype("uint8")

@@ -9,6 +9,8 @@ from melanoma_lab.core.errors import UserError
 from melanoma_lab.training.hardware import count_available_threads, start_backend
 from tests.support.processes import run_python
 
+pytestmark = pytest.mark.component
+
 THREADS = count_available_threads()
 
 

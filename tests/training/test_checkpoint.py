@@ -19,6 +19,8 @@ from melanoma_lab.training.checkpoint import (
     write_checkpoint,
 )
 
+pytestmark = pytest.mark.unit
+
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 
 

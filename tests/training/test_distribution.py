@@ -13,6 +13,8 @@ from melanoma_lab.training.fit import fit_network
 from melanoma_lab.training.train_steps import AugmentedNetwork, Stage
 from tests.support.marks import slow
 
+pytestmark = pytest.mark.component
+
 N, K = 41, 3  # the last of the validation's batches of 8 holds one image
 RNG = np.random.default_rng(0)
 LABELS = RNG.integers(0, K, N)

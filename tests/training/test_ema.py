@@ -8,6 +8,8 @@ from melanoma_lab.training.callbacks import use_averaged_weights
 from tests.support.marks import slow
 from tests.support.small_backbone import LAST, weights_of
 
+pytestmark = pytest.mark.component
+
 #: How a figure of an epoch is called that does not say how long it took.
 FIGURES = ("train_loss", "train_accuracy", "val_loss", "val_balanced_accuracy")
 SGD = ("optimizer=sgd", "optimizer.learning_rate=0.05", "training.monitor=val_loss")

@@ -13,6 +13,8 @@ from melanoma_lab.training.environment import (
     describe_environment,
 )
 
+pytestmark = pytest.mark.unit
+
 
 def test_what_differs_is_named():
     before = {"threads": "4", "keras": "3.15.1", "code": "a"}

@@ -18,6 +18,8 @@ from melanoma_lab.training.hardware import count_available_threads, start_backen
 from melanoma_lab.training.trainer import build_training_setup, train_network
 from tests.support.marks import slow
 
+pytestmark = pytest.mark.component
+
 #: Groups whose options say what is read, or which values are tried, not how it is trained.
 NOT_OF_TRAINING = {"dataset", "mapping", "split", "experiment", "tuner"}
 #: Other sizes of what is tried; tests/models/test_backbones.py builds all of them.

@@ -16,6 +16,8 @@ from melanoma_lab.training.feature_cache import (
 )
 from tests.support.marks import slow
 
+pytestmark = pytest.mark.component
+
 DROPOUT = ("regularisation=dropout", "regularisation.rates=[0.3]")
 FROZEN = ("finetuning=frozen", "training.epochs=2")
 ANEW = "finetuning.cache_features=false"

@@ -8,6 +8,8 @@ from melanoma_lab.config.schema.training import ALL_BLOCKS
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.training.finetuning import check_block, freeze, unfreeze
 
+pytestmark = pytest.mark.component
+
 
 @pytest.fixture
 def nested():

@@ -13,6 +13,8 @@ from melanoma_lab.training.trainer import choose_steps_per_execution
 from tests.support.marks import slow
 from tests.support.small_backbone import LAST, on_a_backbone, weights_of
 
+pytestmark = pytest.mark.component
+
 STAGED = ("finetuning=staged", "finetuning.head_epochs=2", "finetuning.learning_rate=0.003")
 TURNED = "augmentation=flip_rotate_zoom"
 

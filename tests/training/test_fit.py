@@ -16,6 +16,8 @@ from melanoma_lab.models.optimizers import ScheduleContext, build_schedule
 from melanoma_lab.training.fit import BalancedAccuracy, fit_network
 from melanoma_lab.training.train_steps import AugmentedNetwork, Stage
 
+pytestmark = pytest.mark.component
+
 N, K = 40, 3
 RNG = np.random.default_rng(0)
 LABELS = RNG.integers(0, K, N)

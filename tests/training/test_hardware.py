@@ -10,6 +10,8 @@ from melanoma_lab.training.hardware import (
     resolve_hardware_options,
 )
 
+pytestmark = pytest.mark.unit
+
 BF16 = frozenset({"sse2", "avx512f", "avx512_bf16"})
 AMX = frozenset({"avx512f", "amx_bf16", "amx_tile"})
 PLAIN = frozenset({"sse2", "avx2", "avx512f"})

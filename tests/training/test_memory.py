@@ -15,7 +15,7 @@ from melanoma_lab.input_pipeline.batches import make_evaluation_batches, make_tr
 from melanoma_lab.training.fit import fit_network
 from melanoma_lab.training.train_steps import AugmentedNetwork, Stage, free_registered_gradients
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.component, pytest.mark.slow]
 
 N, K = 8, 2
 PIXELS = np.zeros((N, 4, 4, 3), np.uint8)

@@ -15,6 +15,8 @@ from melanoma_lab.input_pipeline.batches import (
 from melanoma_lab.input_pipeline.prepare import prepare_data
 from tests.support.marks import slow
 
+pytestmark = pytest.mark.component
+
 SMALL = (
     *("dataset=synthetic", "dataset.root=null", "dataset.lesions=30", "training.batch_size=8"),
     "dataset.classes=[melanoma,nevus,vascular lesion]",

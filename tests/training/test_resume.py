@@ -14,6 +14,8 @@ from melanoma_lab.training.hardware import count_available_threads, start_backen
 from melanoma_lab.training.trainer import build_training_setup, train_network
 from tests.support.marks import slow
 
+pytestmark = pytest.mark.component
+
 SMALL = (
     "dataset=folder",
     "dataset.image_size=16",

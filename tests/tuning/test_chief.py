@@ -32,6 +32,8 @@ from melanoma_lab.tuning.search import TooManyFailuresError
 from melanoma_lab.tuning.space_validation import TuneCommand
 from tests.support.chief_cases import FACTS, trial_log_of
 
+pytestmark = pytest.mark.component
+
 SLEEPS = [sys.executable, "-c", "import time; time.sleep(600)"]
 
 

@@ -13,6 +13,8 @@ from melanoma_lab.tuning.importance import (
 from melanoma_lab.tuning.search_space import HyperParameter
 from tests.support.tuning_cases import RATE, sweep_of, trials_of
 
+pytestmark = pytest.mark.unit
+
 KEYS = ("a", "b", "c")
 UNIT = [HyperParameter(key, "float", 0, 1) for key in KEYS]
 

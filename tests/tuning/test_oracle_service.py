@@ -18,6 +18,8 @@ from melanoma_lab.tuning.distributed.oracle_service import MOST_DEATHS
 from tests.support.chief_cases import Call, service_of, trial_log_of
 from tests.support.marks import slow
 
+pytestmark = pytest.mark.component
+
 FOUR = RandomSearch("random", max_trials=4)
 REQUEST = protos.get_service()
 

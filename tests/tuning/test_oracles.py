@@ -22,6 +22,8 @@ from melanoma_lab.tuning.oracles import (
 from melanoma_lab.tuning.search_messages import estimate_time_left, list_hyperband_epochs
 from melanoma_lab.tuning.search_space import parse_space
 
+pytestmark = pytest.mark.component
+
 SPACE = {
     "optimizer": ["adam", "sgd"],
     "momentum": {"choices": [0.0, 0.5, 0.9], "when": {"optimizer": "sgd"}},

@@ -5,6 +5,8 @@ import pytest
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.tuning.distributed.process_role import ProcessRole, read_role
 
+pytestmark = pytest.mark.unit
+
 WHOLE = {
     "KERASTUNER_TUNER_ID": "worker1",
     "KERASTUNER_ORACLE_IP": "10.0.0.7",

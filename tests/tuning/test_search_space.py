@@ -11,6 +11,8 @@ from melanoma_lab.config.overrides import format_override_value, parse_override_
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.tuning.search_space import HyperParameter, parse_space
 
+pytestmark = pytest.mark.unit
+
 RATE = "optimizer.learning_rate"
 
 

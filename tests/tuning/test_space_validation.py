@@ -9,6 +9,8 @@ from melanoma_lab.tuning.plan import build_default_space, plan_search
 from melanoma_lab.tuning.search_space import parse_space
 from melanoma_lab.tuning.space_validation import TuneCommand, validate_space
 
+pytestmark = pytest.mark.unit
+
 DROPOUT = TuneCommand.from_overrides(
     ["task=tune", "+experiment=dropout", "tuner=grid", "tuner.max_trials=3"]
 )

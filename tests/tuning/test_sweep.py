@@ -11,6 +11,8 @@ from melanoma_lab.tuning.search_space import HyperParameter, label_value
 from melanoma_lab.tuning.sweep import N_BLUE, select_best_trials, track_best
 from tests.support.tuning_cases import RATE, realistic, sweep_of, trials_of
 
+pytestmark = pytest.mark.unit
+
 NAN = math.nan
 
 OPTIMIZER = HyperParameter("optimizer", "choice", choices=("adam", "sgd"))

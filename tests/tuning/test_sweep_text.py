@@ -9,6 +9,8 @@ from melanoma_lab.tuning import sweep_text
 from melanoma_lab.tuning.search_space import HyperParameter
 from tests.support.tuning_cases import RATE, realistic, sweep_of, trials_of
 
+pytestmark = pytest.mark.unit
+
 DEPTH = HyperParameter("depth", "int", 0, 10, when={RATE.key: ("0.001", "0.01")})
 
 

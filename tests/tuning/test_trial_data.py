@@ -1,6 +1,10 @@
 """What trials of a search are trained on is prepared once, and apart where they are told more."""
 
+import pytest
+
 from melanoma_lab.tuning.trial_runner import TrialRunner
+
+pytestmark = pytest.mark.integration
 
 SMALL = ("dataset.lesions=30", "dataset.image_size=16", "dataset.classes=[melanoma,nevus]")
 

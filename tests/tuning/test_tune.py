@@ -20,7 +20,7 @@ from melanoma_lab.tuning.space_validation import TuneCommand
 from melanoma_lab.tuning.tune import tune_arm
 from tests.support.marks import slow
 
-pytestmark = pytest.mark.usefixtures("undrawn")
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("undrawn")]
 
 SMALL = (
     *("architecture.filters=[4,8]", "architecture.dense_units=8", "dataset=folder"),

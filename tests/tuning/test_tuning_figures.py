@@ -11,6 +11,8 @@ from melanoma_lab.tuning.importance import Effect, Importance
 from melanoma_lab.tuning.search_space import HyperParameter
 from tests.support.tuning_cases import RATE, realistic, sweep_of, trials_of
 
+pytestmark = pytest.mark.unit
+
 LIST = HyperParameter("rates", "choice", choices=("null", "[0.1,0.2]", '"größe $日"'))
 
 

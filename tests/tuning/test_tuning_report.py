@@ -16,6 +16,8 @@ from melanoma_lab.tuning.report import format_trials_csv, write_search_report
 from melanoma_lab.tuning.search_space import HyperParameter
 from tests.support.tuning_cases import RATE, realistic, sweep_of, trials_of
 
+pytestmark = pytest.mark.unit
+
 
 class Page(HTMLParser):
     """Collects what a page points to, its tables, and whether its tags are closed."""

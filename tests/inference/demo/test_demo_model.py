@@ -21,6 +21,8 @@ from melanoma_lab.models.grad_cam import GradCam
 from melanoma_lab.training.hardware import count_available_threads
 from tests.support.pictures import paint
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture
 def model(trained, monkeypatch, tmp_path):

@@ -14,6 +14,8 @@ import melanoma_lab as lab
 from melanoma_lab.inference.demo.messages import format_percent
 from tests.support.pages import pale, too_wide
 
+pytestmark = pytest.mark.integration
+
 REPOSITORY = Path(__file__).resolve().parent.parent.parent.parent
 NOTICE = "Research use only: not a medical device; no diagnosis."
 

@@ -13,6 +13,8 @@ from melanoma_lab.inference.model_source import ModelSource
 from melanoma_lab.inference.predictor import PredictionBatch
 from melanoma_lab.tracking.logged_model import ModelInfo
 
+pytestmark = pytest.mark.unit
+
 CARD = ModelInfo(("melanoma", "nevus", "wart"), ("Melanoma", "Nevus", "Wart"), dataset="mine")
 ADVICE = DecisionRule(
     Temperature(2.0, 300),

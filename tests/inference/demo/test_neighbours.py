@@ -3,6 +3,8 @@ import pytest
 
 from melanoma_lab.inference.demo.training_images import find_nearest, normalise_length
 
+pytestmark = pytest.mark.unit
+
 FEATURES = normalise_length(np.array([[1, 0], [4, 3], [0, 2], [2, 0], [-1, 0]], np.float32))
 
 

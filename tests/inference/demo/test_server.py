@@ -6,6 +6,8 @@ import pytest
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.inference.demo import server
 
+pytestmark = pytest.mark.unit
+
 
 def test_a_port_that_is_taken_is_named():
     with server.bind_socket("127.0.0.1", 0) as first:

@@ -15,6 +15,8 @@ from melanoma_lab.inference.demo.image_answer import (
 from melanoma_lab.inference.demo.messages import PART
 from melanoma_lab.inference.demo.web_app import ModelIntroduction, create_app
 
+pytestmark = pytest.mark.unit
+
 NOTICE = "Research use only: not a medical device; no diagnosis."
 PIXEL = "data:image/gif;base64,R0lGODlhAQABAAAAACwAAAAAAQABAAA="
 

@@ -10,6 +10,8 @@ from melanoma_lab.evaluation.predictions import Predictions
 from melanoma_lab.inference.ensembles.average import assign_splits, average_predictions
 from tests.support.fake_studies import draw_table
 
+pytestmark = pytest.mark.unit
+
 
 def probabilities(table):
     return table.filter(like="prob/").to_numpy(np.float64)

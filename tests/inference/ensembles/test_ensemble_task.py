@@ -27,6 +27,8 @@ from melanoma_lab.tracking.tracker import connect
 from tests.support.fake_studies import Tracked, draw_table
 from tests.support.processes import run_python
 
+pytestmark = pytest.mark.integration
+
 SCRIPT = """
 import sys
 from melanoma_lab.__main__ import main

@@ -7,6 +7,8 @@ import pytest
 from melanoma_lab.inference.ensembles.average import build_mean_network
 from melanoma_lab.models.safe_loading import load_safely
 
+pytestmark = pytest.mark.component
+
 
 def network(seed, *, views=False):
     pixels = keras.Input((8, 8, 3), name="pixels")

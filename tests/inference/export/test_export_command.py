@@ -23,6 +23,8 @@ from melanoma_lab.inference.export.export_network import (
 from melanoma_lab.tracking.logged_model import NOTICE
 from tests.support.processes import run_command, run_python
 
+pytestmark = pytest.mark.integration
+
 REPOSITORY = Path(__file__).resolve().parent.parent.parent.parent
 
 

@@ -33,6 +33,8 @@ from melanoma_lab.models.regularisation import Regulariser
 from tests.support.marks import slow
 from tests.support.small_backbone import on_a_backbone
 
+pytestmark = pytest.mark.component
+
 ENCODING = PatientEncoder(
     {
         "age": AgeScaler(50.0, 15.0, missing=True),

@@ -7,6 +7,8 @@ from melanoma_lab.config.compose import CONF_DIR
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.inference.external_validation.evaluate import match_classes
 
+pytestmark = pytest.mark.unit
+
 MODEL = ("basal_cell_carcinoma", "melanoma", "nevus")
 
 

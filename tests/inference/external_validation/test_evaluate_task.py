@@ -20,6 +20,8 @@ from tests.support.pictures import paint
 from tests.support.processes import run_python
 from tests.support.undrawn import undrawn_runs
 
+pytestmark = pytest.mark.integration
+
 NETWORK = ("architecture=compact_cnn", "architecture.filters=[4,8]", "architecture.blocks=[0,1]")
 COLOURS = {"melanoma": (200, 90, 40), "nevus": (40, 200, 90), "vascular lesion": (90, 40, 200)}
 MAPPING = "evaluation.classes={mel: melanoma, angioma: vascular lesion, scar: null}"

@@ -16,6 +16,8 @@ from melanoma_lab.inference.external_validation.training_overlap import (
     assign_image_roles,
 )
 
+pytestmark = pytest.mark.unit
+
 
 def manifest_of(rows):
     """(image_id, digest, lesion) or with a photograph of its own."""
