@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
 from collections.abc import Sequence
 from enum import Enum
@@ -30,21 +29,6 @@ IGNORED_KEYS = (
     *(f"evaluation.{key}" for key in EVALUATE_KEYS),
     *(key for key in TASKS_OF_KEY if key != "demo"),
 )
-#: Keys and groups that were added later -> the value that earlier versions had implicitly. With
-#: that value they are left out, so that equal runs of old and new versions share a fingerprint.
-ADDED = {
-    "training.stop_after": None,
-    "optimizer.ema": None,
-    "evaluation.test": True,
-    "evaluation.sensitivity": 0.9,
-    "evaluation": {"tta": "none"},
-    "finetuning": {"name": "none"},
-    "metadata": {"name": "none"},
-    "dataset.resize": "squash",
-    "dataset.columns.age": None,
-    "dataset.columns.sex": None,
-    "dataset.columns.site": None,
-}
 
 
 def config_to_dict(config: Config) -> dict[str, Any]:
@@ -98,11 +82,6 @@ def compute_fingerprint(
     for key in IGNORED_KEYS:
         section, _, name = key.rpartition(".")
         del (plain[section] if section else plain)[name]
-    for key, value in ADDED.items():
-        *sections, name = key.split(".")
-        holder = functools.reduce(lambda outer, section: outer.get(section, {}), sections, plain)
-        if name in holder and holder[name] == value:
-            del holder[name]
     if weights is not None:
         plain["architecture"]["weights"] = weights
     measured = [] if splits is None else [list(splits)]
