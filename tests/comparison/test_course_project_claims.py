@@ -7,7 +7,7 @@ from melanoma_lab.comparison.verdicts import (
     reverse_difference,
 )
 
-pytestmark = pytest.mark.unit
+pytestmark = pytest.mark.integration
 
 ARMS = {
     "baseline": (0.6, ""),

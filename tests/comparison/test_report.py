@@ -18,7 +18,7 @@ from melanoma_lab.core.formatting import (
     format_metric_interval,
 )
 
-pytestmark = pytest.mark.unit
+pytestmark = pytest.mark.integration
 
 AGAIN = "python -m melanoma_lab compare study=ablation"
 

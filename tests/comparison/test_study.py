@@ -17,7 +17,7 @@ from melanoma_lab.evaluation.predictions import Predictions
 from melanoma_lab.tracking.arm_runs import RunKey
 from melanoma_lab.tracking.client import connect_for_reading
 
-pytestmark = pytest.mark.unit
+pytestmark = pytest.mark.integration
 
 
 def artifacts_of(tracked, run_id):

@@ -177,6 +177,7 @@ NEEDS = {
 }
 
 
+@pytest.mark.slow
 def test_every_option_of_the_schema_can_be_chosen(composed):
     for group, name in OPTIONS:
         config = composed(f"{group}={name}", *NEEDS.get((group, name), []))

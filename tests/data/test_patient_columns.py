@@ -100,6 +100,7 @@ def test_patients_of_drawn_lesions_are_the_same_ever_again_and_tell_a_little():
     assert table["age"].dropna().mod(5).eq(0).all()
 
 
+@pytest.mark.slow
 def test_the_digest_of_the_images_does_not_know_of_patients(composed, session_cache):
     small = ("dataset.lesions=30", "dataset.image_size=16", "split.train=0.4", "split.val=0.3")
     small += ("split.test=0.3", "dataset.classes=[melanoma,nevus]")

@@ -72,6 +72,7 @@ def drawn(tmp_path_factory):
 # What is written
 
 
+@pytest.mark.slow
 def test_the_table_names_every_file_once(drawn):
     folder, rows, pictures = drawn
     assert list(rows[0]) == ["image_id", "lesion_id", "label", "source"]

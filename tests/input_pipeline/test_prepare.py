@@ -228,6 +228,7 @@ def test_what_has_changed_in_a_folder_is_seen_by_the_same_process(prepare, tree,
     assert len(look().manifest) == len(first.manifest) - 1
 
 
+@pytest.mark.slow
 def test_a_process_remembers_a_few_only(on_tree):
     for seed in range(50, 52 + prepare_module.MAX_PREPARED):
         on_tree(f"split.seed={seed}")

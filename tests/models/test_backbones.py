@@ -42,6 +42,7 @@ def backbone_weights(network):
     return network.get_layer("backbone").get_weights()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", APPLICATIONS)
 def test_every_application_takes_raw_pixels(tmp_path, name):
     network = build(name)
@@ -66,6 +67,7 @@ def test_an_application_has_no_regularisation_of_its_own(name):
     np.testing.assert_allclose(network(pixels, training=True), network(pixels, training=False))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "name"),
     [
@@ -90,6 +92,7 @@ def test_weights_of_a_saved_network_are_taken(tmp_path, name, kind):
     assert any((a != b).any() for a, b in zip(fresh, backbone_weights(other), strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", APPLICATIONS)
 def test_what_keras_downloads_gives_keras_features(tmp_path, monkeypatch, name):
     """A file as Keras publishes them, of a network as Keras builds it."""
@@ -116,6 +119,7 @@ def test_what_holds_no_weights_of_this_network_is_refused(tmp_path, name, kind):
         build(name, str(path))
 
 
+@pytest.mark.slow
 def test_the_weights_of_another_network_are_refused(tmp_path):
     build("efficientnet_lite0").save(tmp_path / "lite.keras")
     with pytest.raises(UserError, match="no weights of architecture=mobilenetv3_small"):

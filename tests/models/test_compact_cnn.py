@@ -48,6 +48,7 @@ def test_every_block_starts_as_the_identity():
     np.testing.assert_array_equal(network(pixels()), plain(pixels()))
 
 
+@pytest.mark.slow
 def test_blocks_learn():
     """A block that starts at zero must still receive a gradient, or it would stay there."""
     network = build()

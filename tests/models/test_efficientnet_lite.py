@@ -64,6 +64,7 @@ def torch_like(backbone, rng):
     return tensors
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_photographs_are_recognised(name):
     package, _ = PACKAGES[name]
@@ -90,6 +91,7 @@ def test_photographs_are_recognised(name):
         assert scores.argmax(1)[1] == label
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_every_size_has_the_published_number_of_parameters(name):
     _, parameters, _ = PUBLISHED[name]
@@ -145,6 +147,7 @@ def test_it_takes_raw_pixels_and_gives_probabilities():
     np.testing.assert_allclose(scale(np.float32([-1, 127, 255])), [-1, 0, 1])
 
 
+@pytest.mark.slow
 def test_regularisation_finds_its_places():
     network = build(regularisation=Dropout("dropout", rates=[0.4]))
     assert network.get_layer("dropout1").rate == 0.4

@@ -233,6 +233,7 @@ def test_a_file_does_as_well_and_the_network_stays_as_it_was(images, tmp_path):
         np.testing.assert_allclose(GradCam(again)(images, np.arange(3)), heat, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "n_places", "n_maps"),
     [

@@ -50,6 +50,7 @@ def test_cosine_after_a_warm_up_by_hand():
     assert found == pytest.approx([0.8 / 11, 0.8 * 5 / 11, 0.8 * 10 / 11, 0.8, 0.4, 0], abs=1e-7)
 
 
+@pytest.mark.slow
 @given(st.floats(0.001, 3), st.integers(1, 30), st.integers(4, 9))
 def test_a_warm_up_never_takes_the_whole_course_and_never_overshoots(warmup, steps, epochs):
     course = ScheduleContext(0.8, steps, epochs, "val_loss")

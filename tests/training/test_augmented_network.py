@@ -84,6 +84,7 @@ def test_a_step_learns_and_only_that_is_augmented(option):
     assert model.variables == model.weights  # no random state
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "option",
     [option if name in CONTINUED else slow(option) for name, option in OPTIONS.items()],

@@ -74,6 +74,7 @@ for asked in (1, None, 2):
     assert said[2].startswith("training.threads=2: TensorFlow already runs in this process with 1;")
 
 
+@pytest.mark.slow
 def test_who_has_computed_before_the_lab_is_told_so():
     script = """
 import tensorflow as tf

@@ -85,6 +85,7 @@ def test_two_devices_take_the_step_of_one_and_measure_the_same(steps, epochs):
         np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["float32", slow("mixed_float16")])
 def test_two_devices_are_bit_identical_from_run_to_run(policy):
     first, first_figures = train(2, steps=5, epochs=2, random=True, policy=policy)

@@ -69,6 +69,7 @@ def test_where_there_is_no_mean_the_weights_stay(ema):
         np.testing.assert_array_equal(model.get_weights()[0], before)
 
 
+@pytest.mark.slow
 def test_a_mean_that_forgets_at_once_is_the_weights(train_backbone):
     plain, _, _ = train_backbone(*SGD)
     forgetful, _, _ = train_backbone(*SGD, "optimizer.ema=1e-12")
@@ -89,6 +90,7 @@ def test_the_mean_is_judged_and_kept_and_training_takes_no_notice(train_backbone
     assert np.abs(head - moved).max() > 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("epoch", [slow(1), 2, slow(3)])
 def test_a_fit_goes_on_with_the_same_bits(train_backbone, whole_backbone, epoch):
     """Also at the end of a stage, of which the next one takes the mean."""
@@ -102,6 +104,7 @@ def test_a_fit_goes_on_with_the_same_bits(train_backbone, whole_backbone, epoch)
     np.testing.assert_array_equal(continued.probabilities, whole.probabilities)
 
 
+@pytest.mark.slow
 def test_a_divergence_in_the_first_stage_puts_no_zeros_in_the_weights(train_backbone):
     """The second stage takes no step, and there is no mean of its weights."""
     arm = ("finetuning=staged", "finetuning.head_epochs=2", "optimizer=sgd")
@@ -113,6 +116,7 @@ def test_a_divergence_in_the_first_stage_puts_no_zeros_in_the_weights(train_back
     assert "in epoch 1" in done.diverged
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "other",
     [

@@ -51,6 +51,7 @@ def kept_files(cache):
     return sorted((cache / "features").glob("*.npy"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arm",
     [
@@ -78,6 +79,7 @@ def test_kept_features_give_what_computing_them_gives(train, cache, arm):
     assert kept.fit.best_epoch == anew.fit.best_epoch
 
 
+@pytest.mark.slow
 def test_the_network_that_is_left_is_whole(train, small_config, cache):
     done = train(*FROZEN)
     data = prepare_data(small_config(), cache=cache, threads=1)
@@ -96,6 +98,7 @@ def test_they_are_computed_once_and_give_the_same_bits(train, assemble, cache):
     assert kept_files(cache) == [file]
 
 
+@pytest.mark.slow
 def test_those_of_other_proportions_are_others(assemble, cache):
     assemble(*FROZEN)
     for name in ("crop", "pad"):  # images that are square already: the same, and not taken for it
@@ -103,6 +106,7 @@ def test_those_of_other_proportions_are_others(assemble, cache):
     assert len(kept_files(cache)) == 3
 
 
+@pytest.mark.slow
 def test_the_backbone_meets_no_image_of_a_split_that_is_not_measured(
     train, small_config, cache, monkeypatch
 ):
@@ -125,6 +129,7 @@ def test_the_backbone_meets_no_image_of_a_split_that_is_not_measured(
     np.testing.assert_allclose(some.probabilities, whole.probabilities[measured], rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "other", ["dataset.image_size=20", "training.precision=mixed_bfloat16", "seed=0"]
 )
@@ -136,6 +141,7 @@ def test_others_are_kept_apart(assemble, cache, other, monkeypatch):
     assert len(kept_files(cache)) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", [slow("cut"), "changed", slow("pickled")])
 def test_a_damaged_file_is_made_again(train, assemble, whole_backbone, cache, damage):
     first, *_ = whole_backbone(*FROZEN)
@@ -150,6 +156,7 @@ def test_a_damaged_file_is_made_again(train, assemble, whole_backbone, cache, da
     np.testing.assert_array_equal(again.probabilities, first.probabilities)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("overrides", "reason"),
     [

@@ -63,6 +63,7 @@ def test_a_frozen_backbone_draws_nothing(train_backbone):
             np.testing.assert_array_equal(before, after)
 
 
+@pytest.mark.slow
 def test_the_backbone_joins_in_at_a_rate_of_its_own(train_backbone, whole_backbone):
     done, first, kept = whole_backbone(*STAGED)
     rates = [epoch["learning_rate"] for epoch in done.fit.history]
@@ -75,6 +76,7 @@ def test_the_backbone_joins_in_at_a_rate_of_its_own(train_backbone, whole_backbo
     assert changed(first, weights_of(done.network)) <= {"block1_conv", "block2_conv", LAST}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("overrides", "trains"),
     [
@@ -101,6 +103,7 @@ def test_it_trains_from_a_named_block_on(train_backbone, whole_backbone, overrid
     assert changed(first, weights_of(done.network)) == trains
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("epoch", "overrides"),
     [
@@ -125,6 +128,7 @@ def test_a_fit_goes_on_from_any_epoch_with_the_same_bits(
     assert continued.fit.optimizer_steps == whole.fit.optimizer_steps
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [slow(1), 2, slow(3)])
 def test_a_fit_that_stops_early_has_the_bits_of_a_longer_one(train_backbone, whole_backbone, stop):
     """Whatever stage it stops in, and going on from there too, as a promoted trial does."""
@@ -139,6 +143,7 @@ def test_a_fit_that_stops_early_has_the_bits_of_a_longer_one(train_backbone, who
     assert without_times(longer.fit.history) == without_times(whole.fit.history)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("stop", "last"), [("null", 4), ("2", 2), slow("3", 3)])
 def test_only_the_last_epoch_of_all_is_the_last(train_backbone, stop, last):
     offered = []
@@ -151,6 +156,7 @@ def test_only_the_last_epoch_of_all_is_the_last(train_backbone, stop, last):
     assert offered == [False] * (last - 1) + [True]
 
 
+@pytest.mark.slow
 def test_patience_is_for_the_last_stage(train_backbone):
     stuck = ("optimizer.learning_rate=1e-30", "finetuning.learning_rate=1e-30")
     done, _, _ = train_backbone(
@@ -160,6 +166,7 @@ def test_patience_is_for_the_last_stage(train_backbone):
     assert done.fit.best_epoch == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "overrides",
     [
@@ -214,6 +221,7 @@ def test_two_devices_share_the_batches_of_both_stages(train_backbone):
     assert done.fit.optimizer_steps == 6 * 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", [slow("mixed_bfloat16"), "mixed_float16"])
 def test_half_precision_trains_both_stages(train_backbone, precision):
     done, _, _ = train_backbone(*STAGED, f"training.precision={precision}")
@@ -252,6 +260,7 @@ def test_steps_on_kept_features_go_at_once_where_they_divide_an_epoch(steps, at_
     assert choose_steps_per_execution(steps) == at_once
 
 
+@pytest.mark.slow
 def test_several_steps_at_once_give_the_bits_of_one_after_the_other(train_backbone, monkeypatch):
     """All are counted, too."""
     arm = ("finetuning=frozen", "training.batch_size=3")

@@ -45,6 +45,7 @@ def prepared(composed, session_cache):
     return prepare
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "balancing",
     [
@@ -85,6 +86,7 @@ def test_batches_hold_them_beside_the_pixels(prepared):
     np.testing.assert_array_equal(np.concatenate([b[0][1] for b in batches]), known)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arm",
     [
@@ -101,6 +103,7 @@ def test_kept_features_give_what_computing_them_gives(train, arm):
     np.testing.assert_allclose(kept.probabilities, anew.probabilities, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_it_does_something_and_each_fact_does(train):
     arms = [
         train(*FROZEN, *more).probabilities

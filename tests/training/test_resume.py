@@ -79,7 +79,7 @@ def without_times(history):
 @pytest.mark.parametrize(
     ("overrides", "epoch"),
     [
-        (["balancing=augmentor", "balancing.per_class=9", "training.patience=2"], 2),
+        slow(["balancing=augmentor", "balancing.per_class=9", "training.patience=2"], 2),
         slow(["balancing=oversample", "optimizer=sgd", "optimizer.momentum=0.9", HALF], 1),
         (["augmentation=mixup", "augmentation/before=dermoscopy", "loss=focal", *PLATEAU], 2),
         slow(["augmentation=cutmix", "schedule=cosine", "schedule.warmup_epochs=1"], 1),
@@ -106,6 +106,7 @@ def test_no_bit_shows_that_a_fit_was_interrupted(trained, overrides, epoch):
     assert continued.fit.seconds > sum(e["seconds"] for e in continued.fit.history)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_holds_the_states_of_the_random_generators(trained):
     """Or the test above would pass for a network that draws nothing."""
     _, kept, _ = trained("training.epochs=2", *DROPOUT, TURNED)
@@ -119,6 +120,7 @@ def test_a_checkpoint_holds_the_states_of_the_random_generators(trained):
         assert (kept[1].arrays[name] != kept[2].arrays[name]).any()
 
 
+@pytest.mark.slow
 def test_patience_goes_on_where_it_was(trained):
     """Nothing is learned, so the first epoch stays the best and the fourth is the last."""
     stuck = ("training.epochs=9", "training.patience=3", "optimizer.learning_rate=1e-30")
@@ -129,6 +131,7 @@ def test_patience_goes_on_where_it_was(trained):
     assert continued.fit.best_epoch == 1
 
 
+@pytest.mark.slow
 def test_a_fit_that_was_through_is_not_gone_on_with(trained):
     whole, kept, _ = trained("training.epochs=2")
     continued, _, told = trained("training.epochs=2", start=kept[2])

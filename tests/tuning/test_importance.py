@@ -52,11 +52,13 @@ def test_a_planted_effect_is_found_and_its_neighbour_not(found):
     assert (found.trials, found.rung, found.constant) == (48, -1, ())
 
 
+@pytest.mark.slow
 def test_a_monotone_change_of_the_score_changes_nothing(planted, found):
     changed = planted.trials.assign(score=-np.exp(-planted.trials["score"]))
     assert rank_hyperparameters(sweep_of(UNIT, changed)) == found
 
 
+@pytest.mark.slow
 def test_of_noise_nothing_is_said_to_matter():
     result = rank_hyperparameters(uniform(30, 0, lambda x, rng: rng.normal(size=30)))
     assert result.effects == ()
@@ -64,6 +66,7 @@ def test_of_noise_nothing_is_said_to_matter():
     assert result.explained <= 0
 
 
+@pytest.mark.slow
 def test_a_choice_without_order_and_a_condition_matter_where_they_do():
     rng = np.random.default_rng(0)
     n = 90
@@ -82,6 +85,7 @@ def test_a_choice_without_order_and_a_condition_matter_where_they_do():
     assert result.effects[0].key == "kind"
 
 
+@pytest.mark.slow
 def test_that_a_key_does_not_count_tells_nothing_of_its_parent():
     """Where only the parent matters, the gaps that it makes are not taken for an effect."""
     rng = np.random.default_rng(0)
@@ -125,6 +129,7 @@ def test_keys_that_do_not_vary_are_named():
     assert result.constant == ("a",)
 
 
+@pytest.mark.slow
 def test_only_trials_of_one_budget_are_compared():
     """The budget made all the difference, and b went with it: nothing is to be credited to b."""
     rng = np.random.default_rng(0)

@@ -121,6 +121,7 @@ def test_more_trials_extend_a_search(tmp_path):
     assert longer == search(TUNERS[0], SPACE, tmp_path / "y")[0][:11]
 
 
+@pytest.mark.slow
 def test_a_key_has_a_value_only_where_its_condition_holds(tmp_path):
     for tuner in TUNERS:
         for _, values, *_ in search(tuner, SPACE, tmp_path / tuner.name)[0]:

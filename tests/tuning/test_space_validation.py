@@ -31,6 +31,7 @@ def test_a_trial_has_the_proposed_value_in_place_of_the_typed_one():
     assert parse_arm(command.overrides).name == "dropout,optimizer.momentum=0.5,optimizer=sgd"
 
 
+@pytest.mark.slow
 def test_a_key_of_some_options_is_searched_under_those():
     space = check(
         {

@@ -66,6 +66,7 @@ def page(written):
     return Page(written.read_text())
 
 
+@pytest.mark.slow
 def test_everything_is_written(written):
     assert written.name == "report.html"
     assert {path.name for path in written.parent.iterdir()} == {
@@ -171,6 +172,7 @@ def test_the_table_of_trials_loses_nothing(sweep):
     assert [json.loads(cell) for cell in table["scores"]] == [list(s) for s in trials["scores"]]
 
 
+@pytest.mark.slow
 def test_old_figures_go_and_the_same_sweep_makes_the_same_files(tmp_path):
     sweep = realistic(6)
     (tmp_path / "a" / "figures").mkdir(parents=True)

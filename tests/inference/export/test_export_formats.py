@@ -87,6 +87,7 @@ def built():
     return functools.cache(lambda build: build())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("build", "kind"),
     [
