@@ -13,7 +13,7 @@ from melanoma_lab.input_pipeline.batches import (
     select_batch,
 )
 
-pytestmark = pytest.mark.unit
+pytestmark = pytest.mark.component
 
 
 @given(st.integers(1, 50), st.integers(1, 60), st.integers(0, 5), st.integers(1, 4))

@@ -13,7 +13,7 @@ from melanoma_lab.training.environment import (
     describe_environment,
 )
 
-pytestmark = pytest.mark.unit
+pytestmark = pytest.mark.component
 
 
 def test_what_differs_is_named():
