@@ -132,8 +132,10 @@ def wrap_arm_name(name: str, width: int = 24) -> str:
 
 
 def break_arm_name(name: str) -> str:
-    """Return an arm's whole name for a terminal, with a line for each override if it is long."""
-    return name if len(name) < LONG_NAME else re.sub(r",(?=[\w./@]+=)", ",\n ", name)
+    """Return an arm's name for a terminal; a long one has a line for each override and note."""
+    if len(name) < LONG_NAME:
+        return name
+    return re.sub(r" (?=\()", "\n ", re.sub(r",(?=[\w./@]+=)", ",\n ", name))
 
 
 def mark_line_breaks(text: object) -> markupsafe.Markup:

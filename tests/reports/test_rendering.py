@@ -7,7 +7,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from melanoma_lab.reports.rendering import COLOURS, DPI, encode_png
+from melanoma_lab.reports.rendering import COLOURS, DPI, break_arm_name, encode_png
 
 pytestmark = pytest.mark.unit
 
@@ -43,3 +43,15 @@ def test_no_eye_sees_that_it_has_fewer_colours():
     difference = np.abs(ours - drawn).max(axis=-1)
     assert difference.max() <= 12  # of 255
     assert (ours[drawn.min(axis=-1) == 255] == 255).all()  # paper stays white
+
+
+@pytest.mark.parametrize(
+    ("name", "lines"),
+    [
+        ("dropout", ["dropout"]),
+        ("best,seed=1,optimizer.ema=0.9", ["best,", " seed=1,", " optimizer.ema=0.9"]),
+        ("colour_histogram (trivial classifier)", ["colour_histogram", " (trivial classifier)"]),
+    ],
+)
+def test_long_names_of_arms_have_a_line_for_every_part(name, lines):
+    assert break_arm_name(name).splitlines() == lines
