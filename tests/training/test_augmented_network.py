@@ -39,6 +39,8 @@ every = pytest.mark.parametrize("option", OPTIONS.values(), ids=OPTIONS)
 class Half(MixingLayer):
     """Half of each image and half of the next."""
 
+    NAME = "half"
+
     def __init__(self):
         super().__init__(alpha=1.0, seed=0)
 
