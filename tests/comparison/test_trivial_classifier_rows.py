@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 
 import numpy as np
 import pytest
@@ -66,7 +67,9 @@ def test_the_reports_say_which_arms_are_trivial(study, tmp_path, capsys, monkeyp
     for text in ((tmp_path / "report.md").read_text(), report.read_text()):
         assert "colours (trivial classifier)" in text
         assert "zero (trivial classifier)" not in text
-    assert "colours (trivial classifier)" in capsys.readouterr().out
+    assert re.search(
+        r"^colours +│.*\n \(trivial classifier\)", capsys.readouterr().out, re.MULTILINE
+    )
 
 
 def test_warnings_are_of_the_networks(study):
