@@ -22,6 +22,7 @@ from melanoma_lab.comparison.statistics import MeanOverSeeds, Verdict
 from melanoma_lab.comparison.study import Study, StudyRun
 from melanoma_lab.config.arm import find_references, shorten_arm_names
 from melanoma_lab.core.errors import UserError, suggest_choice
+from melanoma_lab.core.formatting import name_positive_class_metrics
 
 #: The default of the metric that decides about an arm's verdict.
 PRIMARY_METRIC = "balanced_accuracy"
@@ -156,6 +157,11 @@ class Comparison:
     slugs: tuple[str, ...]
     positive_class: str | None
     short: Mapping[str, str]
+
+    @property
+    def positive_class_sensitivity(self) -> tuple[str, ...]:
+        """The name of the metric of the positive class's sensitivity; none without such a class."""
+        return name_positive_class_metrics(self.positive_class)[:1]
 
     def of_metric(self, metric: str) -> list[Difference]:
         """Return the differences in one metric, one for each arm that has a reference."""

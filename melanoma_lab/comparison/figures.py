@@ -19,7 +19,6 @@ from melanoma_lab.core.formatting import (
     is_share,
     label_metric,
     label_split,
-    name_positive_class_metrics,
 )
 from melanoma_lab.plots import style
 from melanoma_lab.reports.rendering import wrap_arm_name
@@ -39,10 +38,10 @@ VERDICTS = {
 def select_forest_metrics(comparison: Comparison) -> list[str]:
     """Select the metrics with a forest plot; the one that decides about the verdicts is first."""
     others = ("macro_auroc", "log_loss", "generalisation_gap")
-    sensitivity = name_positive_class_metrics(comparison.positive_class)[:1]
+    of_class = comparison.positive_class_sensitivity
     return [
         metric
-        for metric in dict.fromkeys((comparison.metric, *sensitivity, *others))
+        for metric in dict.fromkeys((comparison.metric, *of_class, *others))
         if any(math.isfinite(entry.summary.mean) for entry in comparison.of_metric(metric))
     ]
 
@@ -128,7 +127,7 @@ def draw_arm_sensitivities(comparison: Comparison) -> Figure:
     ax.xaxis.set_major_formatter(PercentFormatter(1.0))
     judged = label_split(arms[0].runs[0].judged)
     style.style_axes(ax, "", f"sensitivity on {judged} lesions")
-    _draw_legend(fig, ax)
+    style.draw_legend_above(fig, ax, _count_legend_columns)
     style.add_footer(fig)
     return fig
 
@@ -177,7 +176,7 @@ def draw_mean_learning_curves(comparison: Comparison) -> Figure:
         raise ValueError("Expected learning curves of at least one run. Received none.")
     axes[0].set_xlim(1 - 0.02 * epochs, epochs + 0.02 * epochs)
     axes[0].xaxis.set_major_locator(MaxNLocator(7, integer=True, min_n_ticks=1))
-    _draw_legend(fig, axes[0])
+    style.draw_legend_above(fig, axes[0], _count_legend_columns)
     return fig
 
 
@@ -258,19 +257,6 @@ def _draw_band(ax: Axes, curves: Sequence[Sequence[float]], i: int, label: str) 
         epochs, finite.min(axis=0), finite.max(axis=0), color=colour, alpha=0.15, linewidth=0
     )
     ax.plot(epochs, finite.mean(axis=0), color=colour, linestyle=dashes, linewidth=1.8, label=label)
-
-
-def _draw_legend(fig: Figure, ax: Axes) -> None:
-    """Put the legend above the figure, so that no name hides a curve."""
-    handles, labels = ax.get_legend_handles_labels()
-    fig.legend(
-        handles,
-        labels,
-        loc="outside upper left",
-        ncols=_count_legend_columns(labels),
-        frameon=False,
-        fontsize=style.TICK_SIZE,
-    )
 
 
 def _count_legend_columns(labels: Sequence[str]) -> int:

@@ -105,9 +105,9 @@ def _build_content(
     """Build the variables of the templates of both reports."""
     arms = list(comparison.arms.values())
     metrics = list(arms[0].metrics)
-    sensitivity = name_positive_class_metrics(comparison.positive_class)[:1]
-    candidates = (comparison.metric, "accuracy", "macro_auroc", *sensitivity, "generalisation_gap")
-    levels = [metric for metric in dict.fromkeys(candidates) if metric in metrics]
+    others = ("accuracy", "macro_auroc", *comparison.positive_class_sensitivity)
+    candidates = dict.fromkeys((comparison.metric, *others, "generalisation_gap"))
+    levels = [metric for metric in candidates if metric in metrics]
     return {
         "study": comparison.study,
         "version": __version__,

@@ -24,7 +24,6 @@ from melanoma_lab.core.formatting import (
     format_metric,
     format_metric_interval,
     label_metric,
-    name_positive_class_metrics,
 )
 from melanoma_lab.plots.style import CYCLE
 from melanoma_lab.reports.rendering import break_arm_name
@@ -92,7 +91,7 @@ def show_comparison(comparison: Comparison, warnings: Sequence[str], report: Pat
     widest = max((len(line) for name in names for line in name.splitlines()), default=0)
     beside: tuple[str, ...] = ()
     if console.width - widest >= OTHERS:
-        beside = (*name_positive_class_metrics(comparison.positive_class)[:1], "generalisation_gap")
+        beside = (*comparison.positive_class_sensitivity, "generalisation_gap")
     arms.add_column("arm", overflow="fold", min_width=widest if beside else None)
     arms.add_column("runs", justify="right")
     shown = [

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import textwrap
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -161,6 +161,23 @@ def style_axes(ax: Axes, title: str = "", x: str = "", y: str = "") -> None:
 def set_title(fig: Figure, what: str, result: str = "") -> None:
     """Set a figure's title: a line that says what it shows, and optionally one with results."""
     fig.suptitle("\n".join(filter(None, (what, result))), fontsize=TITLE_SIZE)
+
+
+def draw_legend_above(fig: Figure, ax: Axes, count_columns: Callable[[Sequence[str]], int]) -> None:
+    """Draw the legend of axes above the figure, so that no name hides what is drawn.
+
+    Args:
+        count_columns: returns the number of columns for the labels.
+    """
+    handles, labels = ax.get_legend_handles_labels()
+    fig.legend(
+        handles,
+        labels,
+        loc="outside upper left",
+        ncols=count_columns(labels),
+        frameon=False,
+        fontsize=TICK_SIZE,
+    )
 
 
 def add_footer(fig: Figure) -> None:

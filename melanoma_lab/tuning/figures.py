@@ -63,7 +63,7 @@ def draw_score_history(sweep: Sweep) -> Figure:
         )
     ax.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
     style.style_axes(ax, "", "trial", sweep_text.label_score(sweep))
-    _draw_legend(fig, ax)
+    style.draw_legend_above(fig, ax, _count_legend_columns)
     return fig
 
 
@@ -97,7 +97,7 @@ def draw_scores_by_value(sweep: Sweep, entry: HyperParameter) -> Figure:
     elif len(shown) < len(scored):
         ax.set_xlabel(f"{len(shown)} of {len(scored)} trials use it", fontsize=style.LABEL_SIZE)
     if _list_rungs(sweep):
-        _draw_legend(fig, ax)
+        style.draw_legend_above(fig, ax, _count_legend_columns)
     return fig
 
 
@@ -171,7 +171,7 @@ def draw_importance(result: Importance) -> Figure:
     ax.tick_params(axis="y", length=0)
     ax.xaxis.set_major_locator(MaxNLocator(5))
     style.style_axes(ax, "", "% of the variance between trials")
-    _draw_legend(fig, ax)
+    style.draw_legend_above(fig, ax, _count_legend_columns)
     return fig
 
 
@@ -294,13 +294,6 @@ def _wrap_key(key: str) -> str:
     return f"{head}.\n{tail}" if head and len(key) > 20 else scales.clean_figure_text(key, 48)
 
 
-def _draw_legend(fig: Figure, ax: Axes) -> None:
-    handles, labels = ax.get_legend_handles_labels()
-    fig.legend(
-        handles,
-        labels,
-        loc="outside upper left",
-        ncols=3 if len(labels) <= 3 and sum(map(len, labels)) < 36 else 2,
-        frameon=False,
-        fontsize=style.TICK_SIZE,
-    )
+def _count_legend_columns(labels: Sequence[str]) -> int:
+    """Return the number of columns of the legend: 3 if three short names fit, else 2."""
+    return 3 if len(labels) <= 3 and sum(map(len, labels)) < 36 else 2
