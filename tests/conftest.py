@@ -78,7 +78,7 @@ def pytest_runtest_makereport(
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Print what each layer cost: the budgets are in pyproject.toml."""
+    """Print what the tests of each layer cost."""
     reports = itertools.chain.from_iterable(terminalreporter.stats.values())
     found = measure_layers(r for r in reports if isinstance(r, pytest.TestReport))
     for layer, (n, seconds) in found.items():
