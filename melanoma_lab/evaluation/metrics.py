@@ -49,6 +49,8 @@ def check_arrays(y_true: NDArray[np.int64], y_score: NDArray[np.float64]) -> Non
             f"Expected labels from 0 to {y_score.shape[1] - 1}. "
             f"Received labels from {y_true.min()} to {y_true.max()}."
         )
+    if not np.isfinite(y_score).all():
+        raise ValueError("Expected finite scores. Received NaN or infinite ones.")
 
 
 def confusion_matrix(y_true: NDArray[np.int64], y_score: NDArray[np.float64]) -> NDArray[np.int64]:
