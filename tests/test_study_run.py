@@ -7,14 +7,14 @@ import pytest
 
 from melanoma_lab.comparison.study_report import report_study
 from melanoma_lab.tracking.parent_runs import COLOUR_TAG, NOTE_TAG, PARENT_TAG, STUDY_TAG
-from tests.support.fake_studies import Tracked
+from tests.support.fake_studies import FakeStudies, tracking_in
 
 pytestmark = pytest.mark.integration
 
 
 @pytest.fixture(scope="module")
 def tracked(tmp_path_factory):
-    made = Tracked(tmp_path_factory.mktemp("studies"))
+    made = FakeStudies.in_database(tmp_path_factory.mktemp("studies"))
     made.client.search_experiments()  # makes the database's tables
     return made
 
@@ -24,7 +24,7 @@ def compare(tracked, study, folder):
         study,
         reference=None,
         metric="balanced_accuracy",
-        tracked=tracked.tracking,
+        tracked=tracking_in(tracked.folder),
         folder=Path(folder),
     )
 

@@ -30,6 +30,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
+from scipy.special import stdtrit
 
 from melanoma_lab.core.formatting import higher_is_better
 
@@ -140,9 +141,10 @@ def _compute_half_width(
     lesion_df: ArrayLike,
 ) -> Floats:
     """Compute half the width of a 1 - alpha interval."""
-    upper = np.asarray(alpha) / 2
-    seeds = np.square(stats.t.isf(upper, n_seeds - 1)) * np.divide(seed_variance, n_seeds)
-    lesions = np.square(stats.t.isf(upper, lesion_df)) * lesion_variance
+    # The function that stats.t.ppf calls, without its checks: they took 50 times as long.
+    tail = np.asarray(alpha) / 2
+    seeds = np.square(stdtrit(n_seeds - 1, tail)) * np.divide(seed_variance, n_seeds)
+    lesions = np.square(stdtrit(lesion_df, tail)) * lesion_variance
     half: Floats = np.sqrt(seeds + lesions)
     return half
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.fake_studies import Tracked, draw_table
+from tests.support.fake_studies import FakeStudies, draw_table, make_ablation
 
 
 @pytest.fixture(scope="session")
@@ -16,22 +16,12 @@ def make_table() -> Callable[..., Any]:
 
 
 @pytest.fixture(scope="session")
-def tracked(tmp_path_factory: pytest.TempPathFactory) -> Tracked:
-    folder = tmp_path_factory.mktemp("tracked")
-    made = Tracked(folder)
-    made.client.search_experiments()  # makes the database's tables
-    return made
+def tracked(tmp_path_factory: pytest.TempPathFactory) -> FakeStudies:
+    """Studies in memory."""
+    return FakeStudies.in_memory(tmp_path_factory.mktemp("tracked"))
 
 
 @pytest.fixture(scope="session")
-def ablation(tracked: Tracked) -> str:
+def ablation(tracked: FakeStudies) -> str:
     """Four arms at four seeds: one much better, one much worse, one the same."""
-    return tracked.fill(
-        {
-            "baseline": (1.0, ""),
-            "dropout": (2.0, "baseline"),
-            "augmented": (1.9, "dropout"),
-            "dropout_sgd": (0.7, "dropout"),
-        },
-        seeds=(0, 1, 2, 3),
-    )
+    return make_ablation(tracked)

@@ -14,7 +14,7 @@ from melanoma_lab.comparison.statistics import holm, mean_over_seeds
 from melanoma_lab.comparison.warnings import find_warnings
 from melanoma_lab.core.errors import UserError
 
-pytestmark = pytest.mark.integration
+pytestmark = pytest.mark.unit
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from melanoma_lab.comparison.study_report import report_study
 from melanoma_lab.config.schema.tracking import Tracking
 from melanoma_lab.core.errors import UserError
 from melanoma_lab.tracking.tracker import connect
-from tests.support.fake_studies import Tracked
+from tests.support.fake_studies import FakeStudies, tracking_in
 from tests.support.processes import run_command, run_python
 
 pytestmark = pytest.mark.integration
@@ -34,8 +34,8 @@ def folder(tmp_path_factory):
     """A folder in which a study called ablation has two arms of three runs."""
     folder = tmp_path_factory.mktemp("compared")
     before = mlflow.get_tracking_uri()
-    tracked = Tracked(folder)
-    connect(tracked.tracking, "ablation").result()
+    tracked = FakeStudies.in_database(folder)
+    connect(tracking_in(folder), "ablation").result()
     for seed in (0, 1, 2):
         tracked.add("ablation", "baseline", seed)
         tracked.add("ablation", "dropout", seed, skill=3.0, reference="baseline")
@@ -92,7 +92,7 @@ def test_a_mistake_is_told_before_what_takes_seconds_is_loaded(folder):
     ],
 )
 def test_mistakes_point_to_what_would_be_right(folder, tmp_path, wrong, message):
-    tracked = Tracking(uri=f"sqlite:///{folder / 'mlflow.db'}")
+    tracked = tracking_in(folder)
     if wrong == {"study": "empty"}:
         connect(tracked, "empty").result()
     asked = {"study": "ablation", "reference": None, "metric": "accuracy", "tracked": tracked}

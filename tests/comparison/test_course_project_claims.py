@@ -7,7 +7,7 @@ from melanoma_lab.comparison.verdicts import (
     reverse_difference,
 )
 
-pytestmark = pytest.mark.integration
+pytestmark = pytest.mark.unit
 
 ARMS = {
     "baseline": (0.6, ""),

@@ -18,7 +18,7 @@ from melanoma_lab.core.formatting import (
     format_metric_interval,
 )
 
-pytestmark = pytest.mark.integration
+pytestmark = pytest.mark.unit
 
 AGAIN = "python -m melanoma_lab compare study=ablation"
 

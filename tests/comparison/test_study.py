@@ -16,8 +16,20 @@ from melanoma_lab.evaluation.metrics import compute_run_metrics
 from melanoma_lab.evaluation.predictions import Predictions
 from melanoma_lab.tracking.arm_runs import RunKey
 from melanoma_lab.tracking.client import connect_for_reading
+from tests.support.fake_studies import FakeStudies, make_ablation
 
 pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(scope="module")
+def tracked(tmp_path_factory):
+    """Studies in a database, as the program has them."""
+    return FakeStudies.in_database(tmp_path_factory.mktemp("database"))
+
+
+@pytest.fixture(scope="module")
+def ablation(tracked):
+    return make_ablation(tracked)
 
 
 def artifacts_of(tracked, run_id):

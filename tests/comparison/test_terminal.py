@@ -8,7 +8,7 @@ from rich.console import Console
 from melanoma_lab.comparison import study_report
 from melanoma_lab.comparison.compare import compare_study
 
-pytestmark = pytest.mark.integration
+pytestmark = pytest.mark.unit
 
 LONG = "best,augmentation=none,dataset.image_size=128,regularisation.rates=[0.1,0.2]"
 

@@ -13,7 +13,7 @@ from melanoma_lab.comparison.study_report import show_comparison
 from melanoma_lab.comparison.warnings import find_warnings
 from melanoma_lab.core.console import console
 
-pytestmark = pytest.mark.integration
+pytestmark = pytest.mark.unit
 
 FOR_SCALE = {"trivial": "true", "outcome": "at_chance", "steps": 0}
 

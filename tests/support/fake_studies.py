@@ -1,22 +1,22 @@
-"""Studies made of drawn predictions, tracked in a real MLflow database; nothing is trained."""
+"""Studies made of drawn predictions, in memory or in a real MLflow database; nothing is trained."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
 import mlflow
 import numpy as np
-from mlflow.entities import Metric, Param
+from mlflow.entities import Experiment, Metric, Param, Run, RunData, RunInfo, RunTag
+from mlflow.store.entities.paged_list import PagedList
 
 from melanoma_lab.comparison.study import Study, load_study
 from melanoma_lab.config.schema.tracking import Tracking
 from melanoma_lab.evaluation import predictions
 from melanoma_lab.evaluation.evaluated_run import compare_with_chance
 from melanoma_lab.evaluation.predictions import Predictions
-from melanoma_lab.tracking.client import connect_for_reading
 
 SLUGS = ("melanoma", "nevus", "keratosis", "vascular_lesion")
 LESIONS = (10, 40, 20, 10)
@@ -44,15 +44,88 @@ def draw_table(skill: float, *, seed: int, fold: int = 0, arm: str = "", n: int 
     ).table
 
 
-class Tracked:
-    """An MLflow database to which finished runs are added by hand."""
+def tracking_in(folder: Path) -> Tracking:
+    """The configuration that tracks to the database in a folder."""
+    return Tracking(uri=f"sqlite:///{folder / 'mlflow.db'}")
+
+
+class MemoryClient:
+    """The methods of MLflow's client that writing and reading a study takes, in memory."""
 
     def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._experiments: dict[str, Experiment] = {}
+        self._runs: dict[str, Run] = {}
+        self._curves: dict[tuple[str, str], list[Metric]] = {}
+
+    def create_experiment(self, name: str, artifacts: str) -> None:
+        self._experiments[name] = Experiment(name, name, artifacts, "active")
+
+    def get_experiment_by_name(self, name: str) -> Experiment | None:
+        return self._experiments.get(name)
+
+    def search_experiments(self) -> list[Experiment]:
+        return list(self._experiments.values())
+
+    def create_run(self, experiment: str, run_name: str, tags: Mapping[str, str]) -> Run:
+        run_id = f"{len(self._runs):032x}"
+        folder = self._folder / run_id
+        info = RunInfo(
+            *(run_id, experiment, "user", "RUNNING", len(self._runs), None, "active"),
+            artifact_uri=folder.as_uri(),
+            run_name=run_name,
+        )
+        data = RunData(tags=[RunTag(key, value) for key, value in tags.items()])
+        self._runs[run_id] = Run(info, data)
+        return self._runs[run_id]
+
+    def log_batch(
+        self, run_id: str, metrics: Sequence[Metric] = (), params: Sequence[Param] = ()
+    ) -> None:
+        data = self._runs[run_id].data
+        for metric in metrics:
+            data.metrics[metric.key] = metric.value
+            self._curves.setdefault((run_id, metric.key), []).append(metric)
+        data.params.update({param.key: param.value for param in params})
+
+    def set_terminated(self, run_id: str, status: str) -> None:
+        run = self._runs[run_id]
+        fields = dict(run.info) | {"status": status, "end_time": run.info.start_time + 1}
+        self._runs[run_id] = Run(RunInfo(**fields), run.data)
+
+    def get_run(self, run_id: str) -> Run:
+        return self._runs[run_id]
+
+    def search_runs(self, experiments: Sequence[str], **_options: Any) -> PagedList[Run]:
+        found = [run for run in self._runs.values() if run.info.experiment_id in experiments]
+        return PagedList(found[::-1], None)
+
+    def get_metric_history(self, run_id: str, key: str) -> list[Metric]:
+        return self._curves.get((run_id, key), [])
+
+
+class FakeStudies:
+    """Studies to which finished runs are added by hand.
+
+    Attributes:
+        client: where they are tracked: MLflow's client, or one in memory.
+    """
+
+    def __init__(self, folder: Path, client: mlflow.MlflowClient | MemoryClient) -> None:
         self.folder = folder
-        self.tracking = Tracking(uri=f"sqlite:///{folder / 'mlflow.db'}")
-        mlflow.set_tracking_uri(self.tracking.uri)
-        self.client = mlflow.MlflowClient()
+        self.client = client
         self._names = 0
+
+    @classmethod
+    def in_memory(cls, folder: Path) -> FakeStudies:
+        """Hold runs in memory, and their files in ``folder``."""
+        return cls(folder, MemoryClient(folder))
+
+    @classmethod
+    def in_database(cls, folder: Path) -> FakeStudies:
+        """Track them in a database of MLflow in ``folder``, as the lab does."""
+        mlflow.set_tracking_uri(tracking_in(folder).uri)
+        return cls(folder, mlflow.MlflowClient())
 
     def study(self) -> str:
         """Make a new, empty study."""
@@ -133,4 +206,17 @@ class Tracked:
 
     def load(self, study: str) -> Study:
         """Read a study as the program does."""
-        return load_study(connect_for_reading(self.tracking), study)
+        return load_study(self.client, study)
+
+
+def make_ablation(studies: FakeStudies) -> str:
+    """Make a study of four arms at four seeds: one much better, one much worse, one the same."""
+    return studies.fill(
+        {
+            "baseline": (1.0, ""),
+            "dropout": (2.0, "baseline"),
+            "augmented": (1.9, "dropout"),
+            "dropout_sgd": (0.7, "dropout"),
+        },
+        seeds=(0, 1, 2, 3),
+    )

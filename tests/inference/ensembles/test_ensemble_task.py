@@ -24,7 +24,7 @@ from melanoma_lab.inference.model_source import read_appearance, read_model_fold
 from melanoma_lab.models.safe_loading import load_safely
 from melanoma_lab.tracking.logged_model import download_model
 from melanoma_lab.tracking.tracker import connect
-from tests.support.fake_studies import Tracked, draw_table
+from tests.support.fake_studies import FakeStudies, draw_table, tracking_in
 from tests.support.processes import run_python
 
 pytestmark = pytest.mark.integration
@@ -43,8 +43,8 @@ ARM = "dropout,e=1"
 @pytest.fixture(scope="module")
 def tracked(tmp_path_factory):
     before = mlflow.get_tracking_uri()
-    made = Tracked(tmp_path_factory.mktemp("ensembles"))
-    connect(made.tracking, "first").result()
+    made = FakeStudies.in_database(tmp_path_factory.mktemp("ensembles"))
+    connect(tracking_in(made.folder), "first").result()
     yield made
     mlflow.set_tracking_uri(before)
 
@@ -58,7 +58,7 @@ def study(tracked):
 
 
 def ensemble(tracked, study, arm=None, size=None, **how):
-    tracking = Tracking(uri=tracked.tracking.uri, **how)
+    tracking = Tracking(uri=tracking_in(tracked.folder).uri, **how)
     return make_ensembles(study, arm=arm, size=size, tracked=tracking)
 
 
@@ -322,7 +322,7 @@ def test_the_command_makes_them_without_tensorflow_and_tells_mistakes_with_statu
 
 def train_two(tree, tmp_path, cache, key):
     """Two networks, trained and tracked as a user does it: of seeds or of folds."""
-    tracking = Tracking(uri=f"sqlite:///{tmp_path / 'mlflow.db'}")
+    tracking = tracking_in(tmp_path)
     for value in (0, 1):
         config, arm = compose_config(
             [
