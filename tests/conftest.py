@@ -224,6 +224,15 @@ def undrawn(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 @pytest.fixture
+def instant() -> Iterator[None]:
+    """Networks of a test are trained in no time (``tests/support/instant_training.py``)."""
+    from tests.support.instant_training import instant_training
+
+    with instant_training():
+        yield
+
+
+@pytest.fixture
 def start_search() -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """A function that starts a search of a tiny network; what still runs ends with the test."""
     started = []

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -38,6 +38,10 @@ class TuneCommand:
     overrides: tuple[str, ...]
     config_dir: str | Path | None = None
     tuner_overrides: tuple[str, ...] = ()
+    # Composing takes 0.3 s, and a trial's configuration is needed several times.
+    _configured: dict[tuple[str, ...], Config] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     @classmethod
     def from_overrides(
@@ -57,12 +61,15 @@ class TuneCommand:
         return [*typed, *(f"{key}={text}" for key, text in values.items())]
 
     def configure(self, values: Values) -> Config:
-        """Compose and validate a trial's configuration, as that of any command.
+        """Compose and validate a trial's configuration, as that of any command; once per values.
 
         Raises:
             UserError: a value is invalid, or some do not fit together.
         """
-        return compose_config(self.with_values(values), self.config_dir)[0]
+        words = tuple(self.with_values(values))
+        if words not in self._configured:
+            self._configured[words] = compose_config(words, self.config_dir)[0]
+        return self._configured[words]
 
 
 def _is_tuner_key(key: str) -> bool:

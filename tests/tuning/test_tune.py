@@ -173,7 +173,7 @@ def test_a_promoted_trial_has_the_bits_of_a_longer_run(tune, monkeypatch):
     assert longer == [point.value for point in points]
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("instant")
 def test_several_seeds_are_averaged_and_each_is_kept(tune):
     done = tune("seeds", "tuner.max_trials=2", "tuner.seeds=[0,1]", f"tuner.space={{{RATE}}}")
     _, trials = trials_of("seeds")
@@ -190,7 +190,7 @@ def test_several_seeds_are_averaged_and_each_is_kept(tune):
     assert done.sweep.repetitions == ("seed 0", "seed 1")
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("instant")
 def test_folds_are_averaged_each_is_kept_and_the_user_is_warned(tune, capsys):
     folds = ("split=kfold", "split.k=3", "tuner.folds=[0,2]")
     done = tune("folds", *folds, "tuner.max_trials=1", f"tuner.space={{{RATE}}}")
@@ -207,7 +207,7 @@ def test_folds_are_averaged_each_is_kept_and_the_user_is_warned(tune, capsys):
     )
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("instant")
 def test_a_search_goes_on_and_repeats_no_trial_unless_the_space_is_another(tune):
     space = f"tuner.space={{{RATE}}}"
     first = tune("again", "tuner.max_trials=2", space)
@@ -223,7 +223,7 @@ def test_a_search_goes_on_and_repeats_no_trial_unless_the_space_is_another(tune)
     assert len(trials_of("again")[1]) == 5
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("instant")
 def test_a_damaged_state_is_put_aside_and_nothing_is_trained_again(tune, folder, capsys):
     arguments = ("damaged", "tuner.max_trials=2", f"tuner.space={{{RATE}}}")
     first = tune(*arguments)
@@ -236,6 +236,7 @@ def test_a_damaged_state_is_put_aside_and_nothing_is_trained_again(tune, folder,
     assert len(trials_of("damaged")[1]) == 2
 
 
+@pytest.mark.usefixtures("instant")
 def test_a_trial_that_fails_is_recorded_and_the_search_goes_on(tune, monkeypatch):
     build = steps.build_setup
 
@@ -270,7 +271,7 @@ def test_a_trial_that_cannot_begin_is_recorded_too_and_failures_have_a_limit(tun
     assert parent.info.status == "FAILED"
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("instant")
 def test_the_preset_runs_and_is_compared_with_the_arm_it_came_from(tune, tree):
     done = tune(
         "tuned", "+experiment=dropout", "regularisation.rates=[0.1,0.2]", "tuner.max_trials=1",
@@ -334,6 +335,7 @@ def test_mistakes_are_told_before_anything_is_recorded(tune, overrides, message)
     assert mlflow.MlflowClient().get_experiment_by_name("mistakes") is None
 
 
+@pytest.mark.usefixtures("instant")
 def test_the_command_that_makes_the_search_again_makes_it_again(tune):
     done = tune("command", "tuner.max_trials=1", "tuner.space={training.batch_size:[8,16]}")
     assert "tuner=random tuner.space={training.batch_size:[8,16]} tuner.max_trials=1" in (
