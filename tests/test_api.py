@@ -34,7 +34,7 @@ def _there(folder, session_cache, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(session_cache))
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("instant")
 def test_the_examples_of_the_docstrings():
     results = doctest.testmod(api)
     assert results.attempted >= 8
@@ -125,6 +125,7 @@ def test_an_open_run_of_the_callers_is_not_touched():
         assert mlflow.active_run().info.run_id == open_run.info.run_id
 
 
+@pytest.mark.usefixtures("instant")
 def test_a_study_is_trained_once_and_compared(folder, capsys):
     asked = ("+experiment=majority,colour_histogram", "seed=0,1,2", "reference=majority", "study=s")
     result = lab.study(*asked, *TINY)
@@ -147,6 +148,7 @@ def test_a_study_is_trained_once_and_compared(folder, capsys):
     assert sum("mlflow.parentRunId" in run.data.tags for run in recorded) == 6  # under the study's
 
 
+@pytest.mark.usefixtures("instant")
 def test_an_arm_that_fails_stops_no_other(tree):
     """The tree of images knows no sources."""
     images = ("dataset=folder", f"dataset.root={tree}", "dataset.image_size=16")

@@ -369,8 +369,8 @@ def test_a_process_ends_with_the_status_of_the_command(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_run_is_killed_and_says_130(tmp_path, tree, how):
+def test_an_interrupted_run_is_killed_and_says_130(tmp_path, tree):
+    """By Ctrl-C; tests/test_interrupted_runs.py sends SIGTERM."""
     process = start(
         tmp_path, "dataset=folder", f"dataset.root={tree}", "training.epochs=100000", *SMALL
     )
@@ -385,7 +385,7 @@ def test_an_interrupted_run_is_killed_and_says_130(tmp_path, tree, how):
         if found:
             break
     assert found
-    process.send_signal(how)
+    process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Traceback" not in err

@@ -221,7 +221,10 @@ def test_four_commands_at_once_in_a_fresh_folder(tmp_path):
     """They draw, decode and inspect one dataset and make one database at the same time."""
     processes = [
         subprocess.Popen(
-            lab(*SMALL, "dataset.lesions=110", "dataset.image_size=16", f"seed={seed}"),
+            lab(
+                *("+experiment=colour_histogram", "dataset.lesions=110", "dataset.image_size=16"),
+                f"seed={seed}",
+            ),
             cwd=tmp_path,
             env=os.environ
             | {"PYTHONPATH": str(REPOSITORY), "XDG_CACHE_HOME": str(tmp_path / "cache")},

@@ -11,7 +11,7 @@ from melanoma_lab.cli import multirun
 from melanoma_lab.cli.multirun import describe_failures, finish_multirun, record_job
 from melanoma_lab.core.errors import RunError, UserError
 from melanoma_lab.launching import JobStatus, collect_jobs
-from tests.support.processes import LAB, run_command, run_python
+from tests.support.processes import run_command
 
 pytestmark = pytest.mark.integration
 
@@ -199,23 +199,22 @@ def test_a_study_survives_a_failing_arm_and_runs_only_what_is_missing(
     assert sorted(seeds) == ["0", "1"]
 
 
-@pytest.mark.slow
 def test_mlflows_variable_says_where_jobs_are_recorded_and_compared(tmp_path, tree):
     words = ("-m", "+experiment=majority,colour_histogram", "seed=0", "dataset=folder")
     words += (f"dataset.root={tree}", "dataset.image_size=16", f"cache={tmp_path / 'cache'}")
-    done = run_python(*LAB, *words, folder=tmp_path, MLFLOW_TRACKING_URI="sqlite:///there.db")
+    done = run_command(*words, folder=tmp_path, MLFLOW_TRACKING_URI="sqlite:///there.db")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("recorded in MLFLOW_TRACKING_URI=sqlite:///there.db") == 2
     assert (tmp_path / "there.db").is_file()
     assert not (tmp_path / "mlflow.db").exists()
     report = (tmp_path / "experiments" / "ablation" / "report.md").read_text(encoding="utf-8")
     assert "melanoma_lab compare study=ablation tracking.uri=sqlite:///there.db" in report
-    again = run_python(*LAB, "compare", folder=tmp_path, MLFLOW_TRACKING_URI="sqlite:///there.db")
+    again = run_command("compare", folder=tmp_path, MLFLOW_TRACKING_URI="sqlite:///there.db")
     assert again.returncode == 0, again.stderr
-    none = run_python(*LAB, "compare", folder=tmp_path)
+    none = run_command("compare", folder=tmp_path)
     assert none.returncode == 2
     assert none.stderr.startswith("melanoma_lab: tracking.uri=sqlite:///mlflow.db: no such file")
-    none = run_python(*LAB, "compare", folder=tmp_path, MLFLOW_TRACKING_URI="sqlite:///no.db")
+    none = run_command("compare", folder=tmp_path, MLFLOW_TRACKING_URI="sqlite:///no.db")
     assert none.stderr.startswith("melanoma_lab: MLFLOW_TRACKING_URI=sqlite:///no.db: no such file")
 
 

@@ -72,8 +72,6 @@ def test_an_application_has_no_regularisation_of_its_own(name):
     ("kind", "name"),
     [
         ("network.keras", "mobilenetv3_small"),
-        slow("network.keras", "efficientnet_lite0"),
-        slow("backbone.keras", "mobilenetv3_small"),
         slow("backbone.keras", "efficientnet_lite0"),
         slow("backbone.weights.h5", "mobilenetv3_small"),
         ("backbone.weights.h5", "efficientnet_lite0"),

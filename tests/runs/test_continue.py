@@ -78,7 +78,7 @@ def test_a_failed_run_goes_on_where_it_failed(place, capsys):
     assert len(points) == 1
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("instant")
 def test_a_run_starts_over_where_its_bits_would_differ(place, capsys, monkeypatch):
     place.fail("tracking.model=false")
     (failed,) = place.runs()
@@ -90,7 +90,7 @@ def test_a_run_starts_over_where_its_bits_would_differ(place, capsys, monkeypatc
     assert place.runs() == {failed: "FAILED", run_id: "FINISHED"}
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("instant")
 def test_nothing_is_kept_where_nobody_wants_it(place, capsys):
     place.fail("tracking.model=false", "training.resume=false")
     assert place.kept() == []
@@ -138,6 +138,7 @@ def test_a_run_that_breaks_in_its_last_step_has_diverged_and_is_not_gone_on_with
     assert place.runs() == {failed: "FAILED", run_id: "FINISHED"}
 
 
+@pytest.mark.usefixtures("instant")
 def test_a_disk_that_takes_no_note_does_not_stop_a_run(place, capsys, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")

@@ -90,6 +90,7 @@ def test_the_learning_rate_of_every_epoch_is_tracked(on_tree):
     assert [rate.value for rate in rates] == pytest.approx([0.006, 0.002])
 
 
+@pytest.mark.usefixtures("instant")
 def test_correcting_twice_is_said_before_training(on_tree, capsys):
     on_tree("loss=logit_adjusted", "balancing=oversample", "tracking.model=false")
     assert "they overcorrect and favour rare classes" in capsys.readouterr().out
@@ -118,6 +119,7 @@ def test_half_precision_trains_and_answers_in_float32(on_tree, precision):
         keras.config.set_dtype_policy("float32")
 
 
+@pytest.mark.usefixtures("instant")
 def test_what_auto_comes_to_is_recorded_and_shown(on_tree, monkeypatch, capsys):
     machine = Hardware("a processor", frozenset({"avx512_bf16"}))
     for module in ("melanoma_lab.training.hardware", "melanoma_lab.runs.steps"):
@@ -164,6 +166,7 @@ def test_metrics_are_those_of_the_tracked_table(plain):
         np.testing.assert_equal(run.data.metrics[name], value)
 
 
+@pytest.mark.usefixtures("instant")
 def test_the_table_holds_every_image_as_photographed(on_tree):
     overrides = ("balancing=augmentor", "balancing.per_class=30", "tracking.model=false")
     run, client = on_tree(*overrides)
@@ -205,7 +208,7 @@ def test_the_same_command_gives_the_same_bits(on_tree):
     assert not first.equals(table_of(client, run))
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("instant")
 def test_files_that_changed_between_runs_are_told(train, tree, tmp_path):
     root = shutil.copytree(tree, tmp_path / "set")
     overrides = ("dataset=folder", f"dataset.root={root}", "dataset.image_size=16")
@@ -242,6 +245,7 @@ def test_a_run_at_chance_says_so(on_tree, capsys):
     assert "at chance" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("instant")
 def test_a_class_that_a_split_lacks_is_said_and_stays_out_of_means(train, tree, tmp_path, capsys):
     for part, names in (("Train", ("melanoma", "nevus", "Vascular lesion")), ("Test", ("nevus",))):
         for name in names:
@@ -264,6 +268,7 @@ def test_a_class_that_a_split_lacks_is_said_and_stays_out_of_means(train, tree, 
     assert "its macro means are over 1 of 3 classes" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("instant")
 def test_images_of_the_dataset_may_be_kept_out_of_the_run(plain, on_tree, drawn):
     run, client = on_tree("tracking.model=false", "tracking.images=false")
     plots = {entry.path for entry in client.list_artifacts(run.info.run_id, "plots")}

@@ -22,8 +22,9 @@ pytestmark = pytest.mark.component
 
 #: Groups whose options say what is read, or which values are tried, not how it is trained.
 NOT_OF_TRAINING = {"dataset", "mapping", "split", "experiment", "tuner"}
-#: Other sizes of what is tried; tests/models/test_backbones.py builds all of them.
-BUILT_ALIKE = {
+#: Built by tests/models/test_backbones.py, all of them; tests/runs/test_every_preset.py trains one.
+BUILT_ELSEWHERE = {
+    *("efficientnet_lite0", "mobilenetv3_small"),
     *("efficientnet_lite1", "efficientnet_lite2", "efficientnetv2_b0", "mobilenetv3_large"),
     "convnext_tiny",
 }
@@ -36,15 +37,13 @@ OPTIONS = sorted(
         path.parent.name == "architecture"
         and issubclass(DECLARED["architecture", path.stem], TrivialArchitecture)
     )
-    and path.stem not in BUILT_ALIKE
+    and path.stem not in BUILT_ELSEWHERE
 )
 SMALL_VGG5 = ("architecture.filters=[4,4]", "architecture.dense_units=4")
 #: Keys that an option must have, or that keep it small.
 NEEDS = {
     "architecture=vgg5": SMALL_VGG5,
     "architecture=compact_cnn": ["architecture.filters=[4,4]", "architecture.blocks=[1,1]"],
-    "architecture=efficientnet_lite0": ["architecture.weights=none", "dataset.image_size=32"],
-    "architecture=mobilenetv3_small": ["architecture.weights=none", "dataset.image_size=32"],
     "finetuning=staged": ["finetuning.head_epochs=1"],
     "regularisation=combined": ["regularisation.label_smoothing=0.2"],
     "regularisation=dropout": ["regularisation.rates=[0.3]"],

@@ -10,7 +10,6 @@ from melanoma_lab.registry import builder
 from melanoma_lab.training import trainer
 from melanoma_lab.training.fit import read_history
 from melanoma_lab.training.trainer import choose_steps_per_execution
-from tests.support.marks import slow
 from tests.support.small_backbone import LAST, on_a_backbone, weights_of
 
 pytestmark = pytest.mark.component
@@ -80,12 +79,7 @@ def test_the_backbone_joins_in_at_a_rate_of_its_own(train_backbone, whole_backbo
 @pytest.mark.parametrize(
     ("overrides", "trains"),
     [
-        slow((), {"block1_conv", "block2_conv", LAST}),
-        slow(("finetuning.unfreeze_from=block2",), {"block2_conv", LAST}),
-        slow(
-            ("finetuning.unfreeze_from=block2_bn", "finetuning.batch_norm=true"),
-            {"block2_bn", LAST},
-        ),
+        ((), {"block1_conv", "block2_conv", LAST}),
         (
             ("finetuning.unfreeze_from=block2", "finetuning.batch_norm=true"),
             {"block2_conv", "block2_bn", LAST},
@@ -107,10 +101,9 @@ def test_it_trains_from_a_named_block_on(train_backbone, whole_backbone, overrid
 @pytest.mark.parametrize(
     ("epoch", "overrides"),
     [
-        slow(1, (TURNED, "regularisation=dropout", "regularisation.rates=[0.3]")),
+        (1, (TURNED, "regularisation=dropout", "regularisation.rates=[0.3]")),
         (2, ("finetuning.batch_norm=true", "schedule=cosine", "optimizer=adamw")),
-        slow(3, ("finetuning.batch_norm=true", "schedule=cosine", "optimizer=adamw")),
-        (3, ("schedule=plateau", "schedule.patience=1", "training.patience=2", TURNED)),
+        (3, ("schedule=plateau", "schedule.patience=1", "training.patience=2")),
     ],
 )
 def test_a_fit_goes_on_from_any_epoch_with_the_same_bits(
@@ -129,7 +122,7 @@ def test_a_fit_goes_on_from_any_epoch_with_the_same_bits(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stop", [slow(1), 2, slow(3)])
+@pytest.mark.parametrize("stop", [2, 3])
 def test_a_fit_that_stops_early_has_the_bits_of_a_longer_one(train_backbone, whole_backbone, stop):
     """Whatever stage it stops in, and going on from there too, as a promoted trial does."""
     arm = (*STAGED, "schedule=cosine", "training.patience=2")
@@ -144,7 +137,7 @@ def test_a_fit_that_stops_early_has_the_bits_of_a_longer_one(train_backbone, who
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("stop", "last"), [("null", 4), ("2", 2), slow("3", 3)])
+@pytest.mark.parametrize(("stop", "last"), [("null", 4), ("2", 2), ("3", 3)])
 def test_only_the_last_epoch_of_all_is_the_last(train_backbone, stop, last):
     offered = []
 
@@ -171,11 +164,10 @@ def test_patience_is_for_the_last_stage(train_backbone):
     "overrides",
     [
         (),
-        slow(("finetuning.unfreeze_from=block2",)),
-        slow(("optimizer.ema=0.3",)),
-        slow(("training.devices=2", "training.batch_size=8")),
+        ("optimizer.ema=0.3",),
+        ("training.devices=2", "training.batch_size=8"),
     ],
-    ids=["all", "a_block", "mean", "two_devices"],
+    ids=["all", "mean", "two_devices"],
 )
 def test_a_penalty_on_what_joins_in_does_not_make_its_epochs_worse(train_backbone, overrides):
     arm = ("optimizer=sgd", "regularisation=l2", "regularisation.factor=0.1", *STAGED, *overrides)
@@ -222,7 +214,7 @@ def test_two_devices_share_the_batches_of_both_stages(train_backbone):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("precision", [slow("mixed_bfloat16"), "mixed_float16"])
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
 def test_half_precision_trains_both_stages(train_backbone, precision):
     done, _, _ = train_backbone(*STAGED, f"training.precision={precision}")
     assert np.isfinite(done.probabilities).all()
