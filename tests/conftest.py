@@ -28,7 +28,7 @@ from melanoma_lab.config.schema.tracking import TRACKING_URI_VARIABLE
 from melanoma_lab.config.schema.training import Precision
 from melanoma_lab.config.validation import validate_config
 from melanoma_lab.training.hardware import count_available_threads, start_backend
-from tests.support.layers import find_layer, forbid_tensorflow, measure_layers, sort_into_layers
+from tests.support.layers import describe_costs, find_layer, forbid_tensorflow, sort_into_layers
 from tests.support.pictures import paint
 from tests.support.search_processes import search_process
 from tests.support.undrawn import undrawn_runs
@@ -78,11 +78,10 @@ def pytest_runtest_makereport(
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Print what the tests of each layer cost."""
+    """Print what the tests of each layer cost, beside its budget."""
     reports = itertools.chain.from_iterable(terminalreporter.stats.values())
-    found = measure_layers(r for r in reports if isinstance(r, pytest.TestReport))
-    for layer, (n, seconds) in found.items():
-        terminalreporter.write_line(f"{layer}: {n} tests, {seconds:.0f} processor seconds")
+    for line in describe_costs(r for r in reports if isinstance(r, pytest.TestReport)):
+        terminalreporter.write_line(line)
 
 
 def pytest_collection_finish() -> None:

@@ -12,6 +12,9 @@ import pytest
 
 #: From the lightest to the heaviest. A test belongs to the heaviest one that it is marked with.
 LAYERS = ("unit", "component", "integration", "slow")
+#: The processor seconds that all tests of a layer may take, on two quiet cores. No test fails by
+#: it, because machines differ; what is over its budget is said.
+BUDGETS = {"unit": 400, "component": 230, "integration": 700, "slow": 1000}
 #: Packages that take seconds to import.
 TENSORFLOW = frozenset({"tensorflow", "keras", "keras_tuner"})
 
@@ -97,15 +100,15 @@ def _list_imports(path: Path) -> set[str]:
     return {".".join(name.split(".")[:n]) for name in found for n in range(1, name.count(".") + 2)}
 
 
-def measure_layers(reports: Iterable[pytest.TestReport]) -> dict[str, tuple[int, float]]:
-    """Sum what tests cost.
+def describe_costs(reports: Iterable[pytest.TestReport]) -> list[str]:
+    """Describe what the tests of each layer cost.
 
     Args:
         reports: the reports of a session; those of teardowns know what their test cost.
 
     Returns:
-        The number of tests of each layer, and the processor seconds that they and the processes
-        that they waited for took.
+        A line for each layer: its tests, and the processor seconds that they and the processes
+        that they waited for took, beside the layer's budget.
     """
     found: dict[str, tuple[int, float]] = {}
     for report in reports:
@@ -113,4 +116,8 @@ def measure_layers(reports: Iterable[pytest.TestReport]) -> dict[str, tuple[int,
             if name in LAYERS:
                 n, total = found.get(name, (0, 0.0))
                 found[name] = (n + 1, total + float(str(seconds)))
-    return {name: found[name] for name in LAYERS if name in found}
+    return [
+        f"{name}: {n} tests, {seconds:.0f} processor seconds, "
+        f"{'over' if seconds > BUDGETS[name] else 'of'} a budget of {BUDGETS[name]}"
+        for name, (n, seconds) in sorted(found.items(), key=lambda item: LAYERS.index(item[0]))
+    ]
