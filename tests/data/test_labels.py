@@ -3,7 +3,7 @@ import pytest
 
 from melanoma_lab.config.schema.data import LabelSource, OnConflict
 from melanoma_lab.core.errors import UserError
-from melanoma_lab.data.labels import resolve_labels
+from melanoma_lab.data.labels import check_class_names, resolve_labels
 
 pytestmark = pytest.mark.unit
 
@@ -113,3 +113,23 @@ def test_found_classes_are_sorted():
 def test_a_class_without_images_is_refused_with_the_nearest():
     with pytest.raises(UserError, match=r"no image of class 'nevi'\. Did you mean nevus\?"):
         settle(OnConflict.keep, classes=["nevi", "melanoma"])
+
+
+@pytest.mark.parametrize(
+    ("classes", "positive", "message"),
+    [
+        (["nevus", "???"], None, "has no letters or digits"),
+        (["nevus", "n" * 300], None, "too long to name a metric by"),
+        (["basal cell", "Basal-cell"], None, "would share the column prob/basal_cell"),
+        (["macro", "nevus"], "Macro", "its metrics would have the names of others"),
+        (["melanoma", "nevus"], "melanom", r"no such class\. Did you mean melanoma\?"),
+    ],
+)
+def test_class_names_that_cannot_name_a_metric_are_refused(classes, positive, message):
+    with pytest.raises(UserError, match=message):
+        check_class_names(classes, positive)
+
+
+@pytest.mark.parametrize("positive", [None, "", "Basal cell", "basal_cell"])
+def test_a_positive_class_may_be_named_by_its_slug(positive):
+    check_class_names(["basal cell", "nevus"], positive)

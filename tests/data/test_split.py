@@ -203,9 +203,11 @@ def test_predefined_drops_leaking_test_images_when_told():
     assert "1 of 5" in notes[0]
 
 
-def test_predefined_needs_a_published_split():
+@pytest.mark.parametrize("part", ["", "train", "test"])
+def test_predefined_needs_both_published_parts(part):
+    table = manifest_of({"a": [1] * 9, "b": [1] * 9}, part)
     with pytest.raises(UserError, match="published without a division into Train and Test"):
-        split_images(manifest_of({"a": [1] * 9, "b": [1] * 9}), Predefined("predefined"))
+        split_images(table, Predefined("predefined"))
 
 
 def test_a_published_validation_split_is_used():
