@@ -161,7 +161,7 @@ def test_a_missing_package_is_named_with_what_installs_it(monkeypatch):
     monkeypatch.setattr(formats, "_is_installed", lambda module: module != "onnx")
     formats.refuse_missing_packages([Format.saved_model, Format.litert])
     with pytest.raises(
-        UserError, match=r"not installed: onnx\. .*pip install .*melanoma-lab\[export\]'"
+        UserError, match=r"not installed: onnx\. .*pip install .*\[export\]'"
     ):
         formats.refuse_missing_packages([Format.saved_model, Format.onnx])
 
