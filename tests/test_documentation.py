@@ -43,8 +43,8 @@ RUN_ELSEWHERE = {
     "mlflow ui": "tests/test_mlflow_ui.py",
     "mlflow models serve": "tests/test_serving.py",
     "mlflow server": "tests/support/tracking_server.py",
-    "python my_lab.py": "tests/test_readme.py",
-    "python my_loss.py": "tests/test_readme.py",
+    "python my_lab.py": "tests/test_documented_code.py",
+    "python my_loss.py": "tests/test_documented_code.py",
     "python3 install.py": ".ci/run",
     ".venv/bin/python -m pip install": ".ci/run",
     ".venv/bin/python -m pytest": ".ci/run",
@@ -192,6 +192,23 @@ def test_figures_elsewhere_are_those_of_the_study_that_they_link_to():
             assert levels <= single, (name_of(page), paragraph)
             n += len(shown)
     assert n >= 8
+
+
+PRESETS = sorted((REPOSITORY / "conf" / "experiment").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("preset", PRESETS, ids=name_of)
+def test_figures_of_a_preset_are_those_of_the_studies_that_it_names(preset):
+    head = "\n".join(re.findall(r"^# (.*)$", preset.read_text(), flags=re.MULTILINE))
+    shown, levels = find_figures(re.sub(r"^  .*$", "", head, flags=re.MULTILINE))
+    for name in re.findall(r"experiments/([\w-]+)", head):
+        if (REPOSITORY / "experiments" / name / "comparison.json").exists():
+            single, intervals = list_shown_figures(
+                read_comparison(REPOSITORY / "experiments" / name)
+            )
+            shown, levels = shown - intervals, levels - single
+    assert not shown
+    assert levels <= {"14.3 %"}  # chance: one of seven classes
 
 
 @pytest.mark.parametrize("study", STUDIES, ids=name_of)

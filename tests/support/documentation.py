@@ -17,6 +17,7 @@ PAGES = [
         path
         for path in (REPOSITORY / "docs").rglob("*.md")
         if not {"_build", "reference"} & {*path.parts}
+        and ("results" not in path.parts or path.name == "index.md")  # the others are generated
     ),
     *(study / "README.md" for study in STUDIES),
 ]
