@@ -22,6 +22,7 @@ from tests.support.documentation import (
     find_commands,
     list_shown_figures,
     read_comparison,
+    read_page,
     write_files,
 )
 
@@ -29,7 +30,7 @@ pytestmark = pytest.mark.unit
 
 TRACKED_STUDIES = [study for study in STUDIES if (study / "comparison.json").exists()]
 #: Folders that commands name: they are made before.
-FOLDERS = ("DIR", "OTHER_DIR", "leaky-isic9", "my images (1)")
+FOLDERS = ("DIR", "OTHER_DIR", "leaky-isic9", "my images (1)", "my_images", "pictures")
 #: Words that a study's command says because a preset has other values by now. The kept report's
 #: arms have these values, and names without them.
 NO_LONGER_DEFAULT = {
@@ -121,7 +122,7 @@ def test_commands_are_composed_or_run_by_a_test(page, folder):
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_commands_of_the_lab_stand_where_they_are_checked(page):
     """In blocks of bash: not in blocks of other languages, indented ones or prose."""
-    text = page.read_text()
+    text = read_page(page)
     checked = "".join(find_blocks(page, "bash", ""))
     elsewhere = "".join(find_blocks(page, "text", "console", "sh", "shell"))
     assert "-m melanoma_lab -m" not in elsewhere
@@ -180,7 +181,7 @@ def test_figures_elsewhere_are_those_of_the_study_that_they_link_to():
     for page in PAGES:
         if "experiments" in page.parts:
             continue
-        for paragraph in re.split(r"\n\n|\n(?=[|*] )", page.read_text()):
+        for paragraph in re.split(r"\n\n|\n(?=[|*] )", read_page(page)):
             shown, levels = find_figures(paragraph)
             if not shown:
                 continue
@@ -221,7 +222,7 @@ def test_a_kept_study_names_the_version_that_made_it(study):
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_links_lead_to_files_and_headings(page):
-    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    text = re.sub(r"```.*?```", "", read_page(page), flags=re.DOTALL)
     for target in re.findall(r"\]\(([^)\s]+)\)", text):
         if target.startswith(("http://", "https://")):
             continue
@@ -229,7 +230,7 @@ def test_links_lead_to_files_and_headings(page):
         path = (page.parent / name).resolve() if name else page
         assert path.exists(), f"{name_of(page)}: {target}"
         if heading:
-            titles = re.findall(r"^#+ (.*)$", path.read_text(), flags=re.MULTILINE)
+            titles = re.findall(r"^#+ (.*)$", read_page(path), flags=re.MULTILINE)
             slugs = {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
             assert heading in slugs, f"{name_of(page)}: {target}"
 

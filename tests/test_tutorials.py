@@ -1,7 +1,6 @@
 """The tutorials run from top to bottom, and what is stored in them is short and of no machine."""
 
 import re
-from pathlib import Path
 
 import nbformat
 import pytest
@@ -46,11 +45,3 @@ def test_stored_outputs_are_short_and_name_no_place(path):
             )
             assert len(printed.splitlines()) <= 30, cell.source
             assert all(output.output_type != "error" for output in cell.outputs)
-
-
-@every_tutorial
-def test_links_lead_to_files(path: Path):
-    for cell in nbformat.read(path, as_version=4).cells:
-        if cell.cell_type == "markdown":
-            for target in re.findall(r"\]\(([^)\s]+)\)", cell.source):
-                assert (path.parent / target).exists(), target

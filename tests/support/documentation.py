@@ -19,6 +19,7 @@ PAGES = [
         if not {"_build", "reference"} & {*path.parts}
         and ("results" not in path.parts or path.name == "index.md")  # the others are generated
     ),
+    *sorted((REPOSITORY / "docs" / "tutorials").glob("*.ipynb")),
     *(study / "README.md" for study in STUDIES),
 ]
 BLOCK = re.compile(r"^ *```(\w*)\n(.*?)^ *```", flags=re.DOTALL | re.MULTILINE)
@@ -33,9 +34,19 @@ PROGRAMS = (
 WORD, COMMAND = "\x1f", "\x1e"  # separate words, and commands, in what bash prints
 
 
+def read_page(page: Path) -> str:
+    """Return the text of a page; of a notebook, that of its cells of Markdown."""
+    text = page.read_text()
+    if page.suffix == ".ipynb":
+        cells = json.loads(text)["cells"]
+        texts = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown"]
+        return "\n\n".join(texts)
+    return text
+
+
 def find_blocks(page: Path, *languages: str) -> list[str]:
     """Return the texts of a page's code blocks in the given languages; "" is that of none."""
-    return [text for kind, text in BLOCK.findall(page.read_text()) if kind in languages]
+    return [text for kind, text in BLOCK.findall(read_page(page)) if kind in languages]
 
 
 def record_commands(block: str, folder: Path) -> list[list[str]]:
@@ -64,7 +75,7 @@ def record_commands(block: str, folder: Path) -> list[list[str]]:
 
 def find_commands(page: Path, folder: Path) -> list[list[str]]:
     """Return the words of each command of a page, in blocks and within sentences."""
-    inline = [text for text in INLINE.findall(page.read_text()) if "..." not in text]
+    inline = [text for text in INLINE.findall(read_page(page)) if "..." not in text]
     blocks = [*find_blocks(page, "bash", ""), *(text.replace("\n", " ") for text in inline)]
     return list(itertools.chain.from_iterable(record_commands(block, folder) for block in blocks))
 
