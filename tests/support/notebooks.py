@@ -48,7 +48,11 @@ def run_notebook(path: Path, folder: Path) -> Any:
     specs = KernelSpecManager(kernel_dirs=[str(kernels.parent)], ensure_native_kernel=False)
     manager = AsyncKernelManager(kernel_name="this", kernel_spec_manager=specs)
     client = NotebookClient(
-        notebook, km=manager, timeout=TIMEOUT, resources={"metadata": {"path": str(folder)}}
+        notebook,
+        km=manager,
+        timeout=TIMEOUT,
+        coalesce_streams=True,
+        resources={"metadata": {"path": str(folder)}},
     )
     return client.execute()
 
