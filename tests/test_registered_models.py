@@ -90,7 +90,7 @@ def test_a_run_that_waits_is_registered_when_it_is_sent(network, client, tmp_pat
 
 
 def test_mlflows_own_way_works_too(network, folder, tmp_path):
-    """As the README says of a finished run."""
+    """As the documentation says of a finished run."""
     tracker, run_id = recorded(Tracking(), network)
     assert tracker.registered is None
     mlflow.set_tracking_uri(f"sqlite:///{folder / 'mlflow.db'}")

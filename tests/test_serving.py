@@ -68,7 +68,7 @@ def deep(value):
 
 @pytest.mark.parametrize(("value", "taken"), [("12", 12), (200.9, 200), (True, 1)])
 def test_mlflow_makes_bytes_of_numbers(server, network, value, taken):
-    """As the README says of fractions: pixels that were scaled already would all be black."""
+    """As the pages say of fractions: pixels that were scaled already would all be black."""
     found = answers(server.post({"inputs": deep(value)}))
     expected = network.predict(np.array(deep(taken), np.uint8), verbose=0)
     np.testing.assert_allclose(found, expected, atol=1e-5)

@@ -6,7 +6,6 @@ import importlib.util
 import shlex
 import shutil
 import sys
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 
@@ -64,11 +63,11 @@ def format_extra_install(name: str) -> str:
         name: name of the group in ``pyproject.toml``: ``demo``, ``export``, ...
 
     Returns:
-        The command. If the lab is not installed but imported from a clone, the command installs
-        the clone, because no package index has the lab.
+        The command. In a clone it installs the clone itself with the group, as the documentation
+        does: no package index has the lab.
     """
-    try:
-        version("melanoma-lab")
-    except PackageNotFoundError:
-        return format_pip_install("-e", f"{Path(__file__).resolve().parent.parent.parent}[{name}]")
-    return format_pip_install(f"melanoma-lab[{name}]")
+    clone = Path(__file__).resolve().parent.parent.parent
+    if not (clone / "pyproject.toml").is_file():
+        return format_pip_install(f"melanoma-lab[{name}]")
+    folder = "." if clone == Path.cwd() else str(clone)
+    return format_pip_install("-e", f"{folder}[{name}]")

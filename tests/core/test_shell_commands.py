@@ -2,7 +2,6 @@
 
 import re
 import sys
-from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
@@ -51,16 +50,15 @@ def test_packages_go_where_the_program_runs(environment, monkeypatch):
     assert format_pip_install("flask") == "uv pip install --python bin/python flask"
 
 
-def test_an_extra_is_that_of_the_installed_lab_or_of_the_clone(environment, monkeypatch):
+def test_an_extra_is_that_of_the_clone_or_of_the_installed_lab(environment, monkeypatch):
     monkeypatch.chdir(environment.parent)
-    monkeypatch.setattr(shell_commands, "version", lambda name: "1.0")
-    assert format_extra_install("demo") == "bin/python -m pip install 'melanoma-lab[demo]'"
-
-    def fail(name):
-        raise PackageNotFoundError(name)
-
-    monkeypatch.setattr(shell_commands, "version", fail)
     assert format_extra_install("demo") == f"bin/python -m pip install -e '{REPOSITORY}[demo]'"
+    monkeypatch.chdir(REPOSITORY)
+    assert format_extra_install("demo").endswith("/python' -m pip install -e '.[demo]'")
+    monkeypatch.chdir(environment.parent)
+    installed = environment.parent / "site-packages" / "melanoma_lab" / "core" / "x.py"
+    monkeypatch.setattr(shell_commands, "__file__", str(installed))
+    assert format_extra_install("demo") == "bin/python -m pip install 'melanoma-lab[demo]'"
 
 
 def test_extras_that_the_program_names_are_declared():

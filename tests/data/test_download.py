@@ -111,5 +111,5 @@ def test_the_client_is_kaggles(monkeypatch):
 
 def test_a_missing_client_is_told_with_the_line_that_installs_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "kagglehub", None)
-    with pytest.raises(UserError, match=r"python -m pip install .*melanoma-lab\[download\]'"):
+    with pytest.raises(UserError, match=r"python -m pip install .*\[download\]'"):
         make_kaggle_client()

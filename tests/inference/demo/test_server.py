@@ -52,6 +52,6 @@ def test_a_missing_extra_is_told_with_the_command(monkeypatch):
         importlib.util, "find_spec", lambda name: None if name == "waitress" else there(name)
     )
     with pytest.raises(
-        UserError, match=r"demo needs waitress: .*python -m pip install .*melanoma-lab\[demo\]'"
+        UserError, match=r"demo needs waitress: .*python -m pip install .*\[demo\]'"
     ):
         server.check_demo_installed()

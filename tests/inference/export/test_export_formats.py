@@ -160,9 +160,7 @@ def test_what_cannot_be_converted_is_said_in_a_line(tmp_path, monkeypatch):
 def test_a_missing_package_is_named_with_what_installs_it(monkeypatch):
     monkeypatch.setattr(formats, "_is_installed", lambda module: module != "onnx")
     formats.refuse_missing_packages([Format.saved_model, Format.litert])
-    with pytest.raises(
-        UserError, match=r"not installed: onnx\. .*pip install .*melanoma-lab\[export\]'"
-    ):
+    with pytest.raises(UserError, match=r"not installed: onnx\. .*pip install .*\[export\]'"):
         formats.refuse_missing_packages([Format.saved_model, Format.onnx])
 
 
