@@ -7,12 +7,19 @@ sys.path.insert(0, str(Path(__file__).resolve().parent / "_ext"))
 
 project = "melanoma_lab"
 author = "The melanoma_lab maintainers"
-extensions = ["myst_nb", "kept_studies"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "kept_studies", "reference"]
 exclude_patterns = ["_build"]
 
 # Tutorials are stored with their outputs; the slow tests run them.
 nb_execution_mode = "off"
 myst_heading_anchors = 3
+myst_enable_extensions = ["deflist"]
+
+# Types of other packages have no page here.
+nitpick_ignore_regex = [("py:class", ".*")]
+autodoc_typehints = "signature"
+autodoc_typehints_format = "short"
+napoleon_use_rtype = False
 
 html_title = "melanoma_lab"
 html_theme = "pydata_sphinx_theme"

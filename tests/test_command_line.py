@@ -190,6 +190,15 @@ def test_a_finished_run_has_its_artifacts(finished):
             assert min(picture.size) > 300
 
 
+def test_what_a_run_records_is_in_the_reference(finished):
+    _, _, client, run = finished
+    page = (REPOSITORY / "docs" / "reference" / "runs.md").read_text()
+    tags = {tag for tag in run.data.tags if not tag.startswith(("mlflow.", "absent/"))}
+    assert [tag for tag in sorted(tags) if f"`{tag}`" not in page] == []
+    files = [item.path for item in client.list_artifacts(run.info.run_id)]
+    assert [name for name in files if f"`{name}`" not in page and f"`{name}/`" not in page] == []
+
+
 def test_the_predictions_table_has_its_columns(finished):
     _, _, client, run = finished
     table = pd.read_csv(client.download_artifacts(run.info.run_id, "predictions.csv"))

@@ -107,6 +107,7 @@ class Audit:
 class Config:
     """The whole configuration of one command."""
 
+    #: The command; the first word of a command line stands for it.
     task: Task = Task.train
     #: One research question: names the MLflow experiment and the folder ``experiments/<study>``.
     study: str = "ablation"

@@ -25,7 +25,9 @@ class Architecture(Option):
 class Vgg5(Architecture):
     """The course project's network: five 3x3 convolutions with max-pooling, one dense layer."""
 
+    #: Number of filters of each block.
     filters: list[int] = field(default_factory=lambda: [32, 64, 128, 256, 512])
+    #: Number of units of the dense layer.
     dense_units: int = 1024
 
     def __post_init__(self) -> None:

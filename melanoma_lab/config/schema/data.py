@@ -80,8 +80,13 @@ class Dataset(Option):
     classes: list[str] | None = None
     #: The class whose sensitivity, specificity and AUROC are reported on their own.
     positive_class: str | None = None
+    #: What to do with identical images that have different labels: refuse the dataset, keep them,
+    #: drop them, or take the label from the metadata's diagnosis.
     conflicts: OnConflict = OnConflict.error
+    #: Which images a split keeps together: those of a lesion or patient and copies of each other
+    #: (``all``), of a lesion or patient only, copies only, or none.
     groups: GroupingRule = GroupingRule.all
+    #: What to do with a file that cannot be read as an image: refuse the dataset, or skip the file.
     on_unreadable: OnUnreadable = OnUnreadable.error
     #: Files to leave out besides masks: patterns of a path, file or folder; !pattern keeps them.
     exclude: list[str] = field(default_factory=list)
@@ -120,6 +125,8 @@ class Isic9Dataset(Dataset):
 
     #: Table in the root; it may be missing.
     metadata: str = "metadata.csv"
+    #: Where the label comes from: the name of the folder, or the archive's diagnosis if there is
+    #: one.
     labels: LabelSource = LabelSource.folder
     #: Columns of the table that hold a diagnosis, the most trusted first.
     diagnosis_columns: list[str] = field(default_factory=list)
@@ -137,6 +144,7 @@ class CsvColumns:
 
     #: Path of the image relative to ``images``; the file's ending may be missing.
     image: str = "image_id"
+    #: The class of the image.
     label: str = "label"
     #: An id that all photographs of one lesion share; none: use no lesions, and patients only if
     #: their column is named.
@@ -151,6 +159,7 @@ class CsvColumns:
     split: str | None = None
     #: The patient's age in years, for metadata=patient.
     age: str | None = None
+    #: The patient's sex, for metadata=patient.
     sex: str | None = None
     #: Body site of the lesion.
     site: str | None = None
@@ -190,7 +199,9 @@ class CsvDataset(Dataset):
 class Ham10000Dataset(Dataset):
     """A flat folder of images and a table with the diagnosis and lesion of each."""
 
+    #: Table in the root, with the columns image_id, dx and lesion_id.
     metadata: str = "HAM10000_metadata.csv"
+    #: Folder of the images in the root.
     images: str = "images"
     #: Diagnosis code of the table (column ``dx``) -> class name.
     diagnoses: dict[str, str] = field(default_factory=dict)
@@ -201,6 +212,7 @@ class Ham10000Dataset(Dataset):
 class SyntheticDataset(Dataset):
     """Lesions drawn by the program and stored in the cache."""
 
+    #: Number of lesions to draw, each in one or several images.
     lesions: int = 450
     #: Seed of the drawing: another seed draws other lesions.
     seed: int = 0
@@ -241,8 +253,11 @@ class Split(Option):
 class Holdout(Split):
     """One division into three parts, stratified by class; groups are never divided."""
 
+    #: Share of the images for training.
     train: float = 0.7
+    #: Share of the images for validation.
     val: float = 0.15
+    #: Share of the images for the test; the three shares add up to 1.
     test: float = 0.15
 
     def __post_init__(self) -> None:
@@ -271,7 +286,9 @@ class Undivided(Split):
 class FoldSplit(Split):
     """Base class of splits with ``k`` folds, of which number ``fold`` is held out."""
 
+    #: Number of folds.
     k: int = 5
+    #: The fold that is held out, from 0 to k - 1.
     fold: int = 0
 
     def __post_init__(self) -> None:
@@ -287,6 +304,7 @@ class FoldSplit(Split):
 class KFold(FoldSplit):
     """The held-out fold is the test split; ``val`` is a share of the rest."""
 
+    #: Share of the other folds' images for validation.
     val: float = 0.15
 
     def __post_init__(self) -> None:
@@ -299,6 +317,7 @@ class KFold(FoldSplit):
 class CrossVal(FoldSplit):
     """The held-out fold is the val split; all folds share the test split, that of a holdout."""
 
+    #: Share of the images for the test.
     test: float = 0.15
 
     def __post_init__(self) -> None:
@@ -311,7 +330,10 @@ class CrossVal(FoldSplit):
 class Predefined(Split):
     """The published Train and Test; ``val`` is a share of Train."""
 
+    #: Share of the published Train for validation, if no validation part was published.
     val: float = 0.15
+    #: What to do with published test images whose group also has training images: refuse the
+    #: dataset, or drop them from the test.
     leaking_test: OnLeakingTest = OnLeakingTest.error
 
     def __post_init__(self) -> None:

@@ -57,6 +57,7 @@ class Dropout(Regularisation):
 
     strength_keys: ClassVar = {"dropout": "rates"}
 
+    #: Dropout rates, the last one after the network's last block.
     rates: list[float] = field(default_factory=lambda: [0.15, 0.25, 0.30])
 
     def __post_init__(self) -> None:
@@ -70,6 +71,7 @@ class L2(Regularisation):
 
     strength_keys: ClassVar = {"l2": "factor"}
 
+    #: Factor of the sum of squared kernel weights.
     factor: float = 1e-4
 
     def __post_init__(self) -> None:
@@ -134,9 +136,13 @@ class CombinedRegularisation(Regularisation):
 
     #: Rates of dropout.
     rates: list[float] = field(default_factory=list)
+    #: Factor of the sum of squared kernel weights in the loss; 0: no penalty.
     l2: float = 0.0
+    #: Share of every label that is spread evenly over all classes; 0: none.
     label_smoothing: float = 0.0
+    #: Share by which every step reduces the kernels, times the learning rate; 0: none.
     weight_decay: float = 0.0
+    #: Probability that the last residual block is skipped; 0: never.
     stochastic_depth: float = 0.0
 
     def __post_init__(self) -> None:

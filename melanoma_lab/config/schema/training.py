@@ -52,6 +52,7 @@ class LogitAdjusted(Loss):
 class Optimizer(Option):
     """Base class of all optimizers."""
 
+    #: Size of the steps: the highest learning rate of the schedule.
     learning_rate: float = 1e-3
     #: Share of an exponential moving average of the weights that every step keeps. The averaged
     #: weights are validated and saved, and do not affect the gradients; null: no average.
@@ -99,6 +100,7 @@ class RmsProp(Optimizer):
 
     #: Share of the running mean that every step keeps.
     rho: float = 0.9
+    #: Share of the previous step that is added to a step; 0: none.
     momentum: float = 0.0
 
     def __post_init__(self) -> None:
@@ -113,7 +115,9 @@ class Sgd(Optimizer):
     """Stochastic gradient descent."""
 
     learning_rate: float = 1e-2
+    #: Share of the previous step that is added to a step; 0: none.
     momentum: float = 0.0
+    #: Whether the momentum is Nesterov's.
     nesterov: bool = False
 
     def __post_init__(self) -> None:
@@ -247,9 +251,11 @@ class Precision(StrEnum):
 class Training:
     """Length and hardware of training, and the choice of the best epoch."""
 
+    #: Number of epochs.
     epochs: int = 30
     #: Stop after this many epochs, as if interrupted; schedules still span all ``epochs``.
     stop_after: int | None = None
+    #: Number of images in each optimizer step.
     batch_size: int = 32
     #: ``originals``: an epoch passes over the training split before balancing, so that arms with
     #: and without balancing take equally many optimizer steps; ``balanced``: over the balanced set.
@@ -258,6 +264,8 @@ class Training:
     monitor: str = "val_balanced_accuracy"
     #: Number of epochs without improvement after which training stops; null: never.
     patience: int | None = None
+    #: Number format of the network's computations; ``auto``: the fastest that the CPU or GPU
+    #: computes in hardware.
     precision: Precision = Precision.float32
     #: Number of GPUs that share every batch; null: all. Without a GPU: that many virtual devices
     #: of the CPU, which is no faster.

@@ -72,6 +72,7 @@ class Undersample(Balancing):
 class AugmentorBalancing(Balancing):
     """Exactly ``per_class`` images of every class; Augmentor's operations make the copies."""
 
+    #: Number of images of every class, originals and copies.
     per_class: int = 500
     #: A mapping for each operation: method of ``Augmentor.Pipeline`` -> its arguments.
     operations: list[Any] = field(default_factory=list)
@@ -144,9 +145,11 @@ class Dermoscopy(Augmentation):
     rotation: float = 180.0
     #: Smallest share of the area that a crop at a random place keeps; 1: no crop.
     crop: float = 0.4
-    #: Largest change of brightness, contrast and saturation: 0.2 is a factor of 0.8 to 1.2.
+    #: Largest change of brightness: 0.2 is a factor of 0.8 to 1.2.
     brightness: float = 0.2
+    #: Largest change of contrast, as of brightness.
     contrast: float = 0.2
+    #: Largest change of saturation, as of brightness.
     saturation: float = 0.3
     #: Largest change of hue, as a share of the circle of hues, both ways.
     hue: float = 0.02

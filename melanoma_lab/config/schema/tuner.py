@@ -84,6 +84,7 @@ class Tuner(Option):
 class RandomSearch(Tuner):
     """Trials that are drawn independently from the whole space."""
 
+    #: Number of trials.
     max_trials: int = 10
 
     def __post_init__(self) -> None:
