@@ -1,12 +1,14 @@
 """The tutorials: run them, and store what they print in them.
 
-    python -m tests.support.notebooks [NAME ...]
+    python -m tests.support.notebooks [NAME ...] [--into FOLDER]
 
-runs docs/tutorials/NAME.ipynb, or all, from top to bottom and stores short outputs in it.
+runs docs/tutorials/NAME.ipynb, or all, from top to bottom and stores short outputs in it, or in a
+copy in FOLDER.
 """
 
 from __future__ import annotations
 
+import argparse
 import base64
 import io
 import json
@@ -57,7 +59,7 @@ def run_notebook(path: Path, folder: Path) -> Any:
     return client.execute()
 
 
-def _store(path: Path) -> None:
+def _store(path: Path, target: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         notebook = run_notebook(path, Path(folder))
         for number, cell in enumerate(notebook.cells):
@@ -71,7 +73,7 @@ def _store(path: Path) -> None:
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
         "language_info": {"name": "python"},
     }
-    nbformat.write(notebook, path)
+    nbformat.write(notebook, target / path.name)
 
 
 def _shorten(output: Any, folder: str) -> Any:
@@ -102,7 +104,11 @@ def _make_portable(text: str, folder: str) -> str:
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("names", nargs="*")
+    parser.add_argument("--into", type=Path, default=TUTORIALS)
+    options = parser.parse_args()
     for found in sorted(TUTORIALS.glob("*.ipynb")):
-        if not sys.argv[1:] or found.stem in sys.argv[1:]:
+        if not options.names or found.stem in options.names:
             print(found.name, flush=True)
-            _store(found)
+            _store(found, options.into)
