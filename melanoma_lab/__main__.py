@@ -16,9 +16,10 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from melanoma_lab import registry
+from melanoma_lab import __version__, registry
 from melanoma_lab.cli import multirun
-from melanoma_lab.cli.arguments import format_help, normalise_arguments
+from melanoma_lab.cli.arguments import normalise_arguments
+from melanoma_lab.cli.help import format_help
 from melanoma_lab.cli.multirun import validate_seeds_once
 from melanoma_lab.config.arm import parse_arm
 from melanoma_lab.config.compatibility import check_dataset_root, check_required_keys
@@ -62,8 +63,11 @@ def main() -> None:
     # which takes seconds. The operating system frees the process's memory anyway.
     atexit.register(gc.freeze)
     try:
+        if "--version" in sys.argv[1:]:
+            print(f"melanoma_lab {__version__}")
+            return
         sys.argv[1:] = normalise_arguments(sys.argv[1:])
-        if {"--help", "-h"} & {*sys.argv[1:]}:
+        if not sys.argv[1:] or {"--help", "-h"} & {*sys.argv[1:]}:
             print(format_help(sys.argv[1:]))
             return
         notes = _launch()

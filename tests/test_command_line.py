@@ -321,7 +321,11 @@ LAZY = """
 import sys
 from melanoma_lab.__main__ import main
 for arguments in (
+    [],
     ["--help"],
+    ["predict", "--help"],
+    ["--help", "architecture=vgg5"],
+    ["--version"],
     ["--cfg", "job"],
     ["+training.epoch_count=1"],
     ["training.epochs=0"],

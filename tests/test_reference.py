@@ -6,7 +6,6 @@ import pytest
 
 import melanoma_lab
 from melanoma_lab.config.descriptions import list_options
-from melanoma_lab.config.schema import Task
 from melanoma_lab.evaluation import metrics
 from melanoma_lab.evaluation.predictions import Predictions
 from tests.support.documentation import REPOSITORY
@@ -27,19 +26,9 @@ def reference():
         del sys.modules["reference"]
 
 
-def test_every_command_has_a_purpose_and_keys_that_exist(reference):
-    assert set(reference.COMMANDS) == set(Task)
-    for task, command in reference.COMMANDS.items():
-        assert command.purpose.endswith("."), task
-        assert set(command.groups) <= {*reference.GROUPS, "mapping"}
-        for name in command.keys:
-            assert reference.list_keys([name]), f"{task}: {name}"
-
-
-def test_every_section_and_group_has_a_purpose(reference):
-    assert set(reference.GROUPS) == set(list_options())
+def test_every_group_has_a_page():
     index = (DOCS / "reference" / "index.md").read_text()
-    for group in reference.GROUPS:
+    for group in list_options():
         page = f"group-{group.replace('/', '-')}"
         assert f"]({page}.md)" in index
         assert f"\n{page}\n" in index

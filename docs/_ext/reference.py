@@ -1,28 +1,27 @@
 """Pages of the reference, made from the code and from ``conf/`` when the site is built.
 
 Git ignores them: ``reference/commands``, ``sections``, ``presets``, ``metrics``, and a page for
-each group of options. What a command is for, and which keys it uses, stands here.
+each group of options.
 """
 
 from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from sphinx.application import Sphinx
 
+from melanoma_lab.cli.help import COMMANDS, GROUPS, SECTIONS, list_keys
 from melanoma_lab.config.compose import CONF_DIR
 from melanoma_lab.config.descriptions import (
     KeyDescription,
-    describe_keys,
     describe_option,
     list_options,
+    read_head,
 )
-from melanoma_lab.config.schema import Config, Task
 from melanoma_lab.evaluation import metrics
 
 COMMANDS_HEAD = """\
@@ -44,123 +43,12 @@ and `test/specificity/<class>`."""
 REFERENCE = Path(__file__).resolve().parent.parent / "reference"
 
 
-@dataclass(frozen=True)
-class Command:
-    """What a command is for, and the keys and groups that it uses."""
-
-    purpose: str
-    keys: tuple[str, ...]
-    groups: tuple[str, ...] = ()
-
-
-ARM = (
-    *("architecture", "regularisation", "balancing", "augmentation", "loss", "optimizer"),
-    *("schedule", "finetuning", "metadata", "dataset", "split"),
-)
-STUDY = ("study", "reference", "metric", "seed", "cache")
-COMMANDS: Mapping[Task, Command] = {
-    Task.train: Command(
-        "Train, evaluate and record one arm; with `-m`, every arm and seed, and compare them.",
-        (*STUDY, "training", "evaluation", "tracking"),
-        ARM,
-    ),
-    Task.tune: Command(
-        "Search better values for one arm, without the test split.",
-        (*STUDY, "training", "evaluation", "tracking"),
-        (*ARM, "tuner"),
-    ),
-    Task.compare: Command(
-        "Compare what has been trained in a study.", ("study", "reference", "metric", "tracking")
-    ),
-    Task.ensemble: Command(
-        "Average the networks of several seeds.", ("study", "arm", "members", "tracking")
-    ),
-    Task.audit: Command(
-        "Find copies, leaks and other problems of a dataset.",
-        ("against", "audit", "output", "cache", "training.threads"),
-        ("dataset", "split", "metadata"),
-    ),
-    Task.download: Command("Download a published dataset.", (), ("dataset",)),
-    Task.leaky_protocol: Command(
-        "Prepare the course project's leaky dataset, to measure what leaks do.",
-        ("output", "seed", "cache", "training.threads"),
-        ("dataset",),
-    ),
-    Task.predict: Command(
-        "Predict images with a trained network. Research use only: not a medical device.",
-        (
-            *("model", "images", "output", "grad_cam", "seed"),
-            *("training.batch_size", "training.threads", "tracking"),
-        ),
-    ),
-    Task.evaluate: Command(
-        "Evaluate a trained network on a dataset that it was not trained on.",
-        (
-            *("model", "study", "evaluation", "seed", "cache"),
-            *("training.batch_size", "training.threads", "tracking"),
-        ),
-        ("dataset", "mapping"),
-    ),
-    Task.demo: Command(
-        "Try a trained network on a page in the browser. Research use only.",
-        ("model", "demo", "dataset.root", "cache", "seed", "training.threads", "tracking"),
-    ),
-    Task.export: Command(
-        "Write a trained network in formats that other programs read.",
-        ("model", "formats", "images", "output", "seed", "training.threads", "tracking"),
-    ),
-    Task.card: Command("Write the model card of a run.", ("model", "output", "tracking")),
-    Task.sync: Command("Send the runs that were saved on disk to the server.", ("tracking",)),
-}
-GROUPS: Mapping[str, str] = {
-    "architecture": "The network, or a trivial classifier that a network should beat.",
-    "augmentation": "Random changes of training images, anew in every step.",
-    "augmentation/before": "Augmentation before `augmentation=mixup` or `cutmix` mixes images.",
-    "balancing": "What is done about rare classes in the training images.",
-    "dataset": "Where images, labels and groups come from.",
-    "finetuning": "Which parts of a pretrained network are trained, and when.",
-    "loss": "What training minimises.",
-    "metadata": "Whether the network sees age, sex and body site beside the image.",
-    "optimizer": "How a step follows from the gradient of the loss.",
-    "regularisation": "What keeps the network from learning its training images by heart.",
-    "schedule": "How the learning rate changes during training.",
-    "split": "How images are divided into train, val and test; a group stays together.",
-    "tuner": "How `tune` chooses values.",
-}
-
-
-#: Keys that several commands share.
-SECTIONS: Mapping[str, str] = {
-    "training": "Length and hardware of a training, and which of its epochs is kept.",
-    "evaluation": "What is measured, and how.",
-    "tracking": "Where and how runs are recorded.",
-    "audit": "Of `audit` alone.",
-    "demo": "Of `demo` alone.",
-}
-
-
-def list_keys(names: Iterable[str]) -> list[KeyDescription]:
-    """Describe the keys of these names, and those of the sections of these names."""
-    known = [*describe_keys(Config), *describe_option("dataset", "folder")[1]]
-    return [
-        key
-        for name in names
-        for key in known
-        if key.key == name or (name in SECTIONS and key.key.startswith(f"{name}."))
-    ]
-
-
 def list_presets() -> dict[str, tuple[str, str]]:
     """Return the question of each preset, and what else the head of its file says."""
     found = {}
     for path in sorted((CONF_DIR / "experiment").glob("*.yaml")):
-        lines = [
-            line.removeprefix("#")
-            for line in path.read_text(encoding="utf-8").splitlines()
-            if line.startswith("#") and not line.startswith("# @package")
-        ]
-        question, *rest = lines
-        found[path.stem] = (question.strip(), "\n".join(rest))
+        question, _, rest = read_head(path).partition("\n")
+        found[path.stem] = (question, rest)
     return found
 
 
@@ -219,7 +107,7 @@ def _format_group(group: str, options: Iterable[str]) -> str:
     for name in options:
         schema, keys = describe_option(group, name)
         # The file's comment and the class's docstring say the same, one in more words.
-        told = (_read_head(CONF_DIR / group / f"{name}.yaml"), inspect.getdoc(schema) or "")
+        told = (read_head(CONF_DIR / group / f"{name}.yaml"), inspect.getdoc(schema) or "")
         parts += [f"## {group}={name}", "", _to_markdown(max(told, key=len)), ""]
         parts += _format_keys(keys)
     return "\n".join(parts)
@@ -236,6 +124,7 @@ def _format_presets() -> str:
         told = re.sub(r"(?m)^ {2,}(.+)$", r"\n```bash\n\1\n```\n", rest)
         told = told.replace("\n```\n\n\n```bash\n", "\n")
         told = re.sub(r"experiments/([\w-]+)(?=[,.);\s])", r"[\1](../results/\1.md)", told)
+        told = re.sub(r'(\.venv/bin/python -m pip install -e "\S+?")', r"`\1`", told)
         if not re.search(r"\d %|points", rest):
             told += "\nResult and time: not measured in a kept study."
         parts += [f"## {name}", "", f"**{question}**", "", _to_markdown(told), ""]
@@ -266,17 +155,6 @@ def _format_keys(keys: Iterable[KeyDescription]) -> list[str]:
         default = f", default `{key.default}`" if key.default else ""
         lines += [f"`{key.key}`", f": {_to_markdown(key.text)}", "", f"  *{key.type}*{default}", ""]
     return lines
-
-
-def _read_head(path: Path) -> str:
-    """Return the comment that a file begins with."""
-    lines = path.read_text(encoding="utf-8").splitlines()
-    head = []
-    for line in lines:
-        if not line.startswith("#"):
-            break
-        head.append(line.removeprefix("#").strip())
-    return "\n".join(head)
 
 
 def _to_markdown(text: str) -> str:

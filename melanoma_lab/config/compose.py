@@ -97,9 +97,7 @@ def compose_config(
     return config, arm
 
 
-def compose_unchecked(
-    overrides: Sequence[str], config_dir: str | Path | None, *, with_hydra: bool = False
-) -> DictConfig:
+def compose_unchecked(overrides: Sequence[str], config_dir: str | Path | None) -> DictConfig:
     """Compose the configuration that overrides describe, without checking it.
 
     Raises:
@@ -114,7 +112,7 @@ def compose_unchecked(
         words.append(f"hydra.searchpath=[{quote_override_text(f'file://{folder}')}]")
     with _use_hydra():
         try:
-            return compose("config", words, return_hydra_config=with_hydra)
+            return compose("config", words)
         except (HydraException, OmegaConfBaseException):
             raise
         except ValueError as error:  # Hydra raises it for architecture=0

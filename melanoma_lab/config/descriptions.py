@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from enum import Enum
 from functools import cache
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Union, cast, get_args, get_origin, get_type_hints
 
@@ -85,6 +86,17 @@ def describe_option(group: str, name: str) -> tuple[type, list[KeyDescription]]:
     """
     schema, values = _read_option(group, name)
     return schema, describe_keys(schema, f"{group.replace('/', '.')}.", values)
+
+
+def read_head(path: Path) -> str:
+    """Return the comment that a YAML file opens with, without Hydra's ``@package``."""
+    head = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if not line.startswith("#"):
+            break
+        if not line.startswith("# @package"):
+            head.append(line.removeprefix("#").removeprefix(" "))
+    return "\n".join(head)
 
 
 def list_options() -> dict[str, list[str]]:
