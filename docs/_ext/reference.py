@@ -57,7 +57,8 @@ def list_metrics() -> dict[str, str]:
     functions = {**metrics.SPLIT_METRICS, **metrics.CLASS_METRICS, "auroc": metrics.auroc}
     found = {}
     for name, function in functions.items():
-        text = (inspect.getdoc(function) or "").removeprefix("Return ").replace("; shape (K,)", "")
+        text = (inspect.getdoc(function) or "").replace("; shape (K,)", "")
+        text = re.sub(r"^Return(, for each class,)? ", "", text)
         found[name] = text[:1].upper() + text[1:]
     return found
 
@@ -125,8 +126,8 @@ def _format_presets() -> str:
         told = told.replace("\n```\n\n\n```bash\n", "\n")
         told = re.sub(r"experiments/([\w-]+)(?=[,.);\s])", r"[\1](../results/\1.md)", told)
         told = re.sub(r'(\.venv/bin/python -m pip install -e "\S+?")', r"`\1`", told)
-        if not re.search(r"\d %|points", rest):
-            told += "\nResult and time: not measured in a kept study."
+        if "experiments/" not in rest:
+            told += "\nNo kept study trained this preset as it stands."
         parts += [f"## {name}", "", f"**{question}**", "", _to_markdown(told), ""]
     return "\n".join(parts)
 

@@ -85,7 +85,7 @@ class LabelSmoothing(Regularisation):
 
     strength_keys: ClassVar = {"label_smoothing": "factor"}
 
-    #: The default is that of Szegedy et al. (2016).
+    #: Share of every label that is spread evenly; the default is that of Szegedy et al. (2016).
     factor: float = 0.1
 
     def __post_init__(self) -> None:
@@ -99,7 +99,8 @@ class WeightDecay(Regularisation):
 
     strength_keys: ClassVar = {"weight_decay": "factor"}
 
-    #: A usual value for image networks; Keras's default of 0.004 reduces a weight by only 0.2 % in
+    #: Share by which every step reduces the kernels, times the learning rate. The default is usual
+    #: for image networks; Keras's default of 0.004 reduces a weight by only 0.2 % in
     #: 600 steps at a learning rate of 0.001.
     factor: float = 0.05
 

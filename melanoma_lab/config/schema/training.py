@@ -25,7 +25,7 @@ class CrossEntropy(Loss):
 class Focal(Loss):
     """Cross-entropy that gives less weight to images that the network classifies well."""
 
-    #: 0 is cross-entropy; Lin et al. (2017) recommend 2.
+    #: How much less such images count; 0 is cross-entropy, Lin et al. (2017) recommend 2.
     gamma: float = 2.0
 
     def __post_init__(self) -> None:
@@ -41,7 +41,7 @@ class LogitAdjusted(Loss):
     frequent classes.
     """
 
-    #: 0 is cross-entropy; 1 aims at the balanced error (Menon et al., 2021).
+    #: Factor of the log frequencies; 0 is cross-entropy, 1 aims at the balanced error (Menon et al., 2021).
     tau: float = 1.0
 
     def __post_init__(self) -> None:

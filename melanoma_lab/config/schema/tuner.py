@@ -118,7 +118,7 @@ class BayesianOptimization(RandomSearch):
 class GridSearch(Tuner):
     """Every combination, in order; a range without a step is divided into ten values."""
 
-    #: null: all combinations.
+    #: Number of trials; null: all combinations.
     max_trials: int | None = None
 
     def __post_init__(self) -> None:
