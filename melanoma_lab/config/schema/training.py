@@ -41,7 +41,8 @@ class LogitAdjusted(Loss):
     frequent classes.
     """
 
-    #: Factor of the log frequencies; 0 is cross-entropy, 1 aims at the balanced error (Menon et al., 2021).
+    #: Factor of the log frequencies; 0 is cross-entropy, 1 aims at the balanced error (Menon et
+    #: al., 2021).
     tau: float = 1.0
 
     def __post_init__(self) -> None:

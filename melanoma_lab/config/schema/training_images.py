@@ -36,7 +36,8 @@ class EffectiveNumber(Balancing):
     The more images a class has, the less information an additional one gives.
     """
 
-    #: How strongly rare classes gain: 0 equals ``none``; values towards 1 approach ``class_weight``. A class's images beyond about
+    #: How strongly rare classes gain: 0 equals ``none``; values towards 1 approach
+    #: ``class_weight``. A class's images beyond about
     #: 1 / (1 - beta) hardly count: beyond 1,000 for 0.999.
     beta: float = 0.999
 
@@ -223,7 +224,8 @@ class Mixing(Augmentation):
 class MixUp(Mixing):
     """Mixup: the weighted mean of two images and of their labels."""
 
-    #: How evenly two images are mixed, from Beta(alpha, alpha): below 1 mostly one of them. Zhang et
+    #: How evenly two images are mixed, from Beta(alpha, alpha): below 1 mostly one of them. Zhang
+    #: et
     #: al. 2018 found 0.1 to 0.4 best on ImageNet.
     alpha: float = 0.2
 
