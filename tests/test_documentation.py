@@ -76,7 +76,8 @@ def folder(tmp_path, monkeypatch):
 def split_jobs(words) -> Iterator[tuple[list[str], str | None]]:
     """The overrides of each job of a command of the lab, and its folder of configuration."""
     if "--help" in words:
-        assert format_help(words)
+        (subject,) = [word for word in words if word != "--help"] or ["python -m melanoma_lab"]
+        assert subject in format_help(words)
         return
     words = normalise_arguments(words)
     config_dir = None

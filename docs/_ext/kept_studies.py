@@ -9,12 +9,11 @@ lead to the page made from it.
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Any
 
+from pages import DOCS, write_page
 from sphinx.application import Sphinx
 
-DOCS = Path(__file__).resolve().parent.parent
 EXPERIMENTS = DOCS.parent / "experiments"
 FIGURE = "figures/difference_balanced_accuracy.png"
 
@@ -35,21 +34,16 @@ def write_pages(_app: Sphinx) -> None:
                 shown = (study / report).read_text(encoding="utf-8")
                 folder = f"{place}/{report}".removesuffix("/report.md")
                 shown = shown.replace("](figures/", f"](../{folder}/figures/")
-                _write(f"reports/{study.name}-{name}", f"---\norphan: true\n---\n\n{shown}")
-        _write(study.name, text)
+                write_page(
+                    f"results/reports/{study.name}-{name}", f"---\norphan: true\n---\n\n{shown}"
+                )
+        write_page(f"results/{study.name}", text)
 
 
 def lead_to_pages(_app: Sphinx, _docname: str, source: list[str]) -> None:
     """Let links to a study's README.md lead to its page."""
     pattern = r"\]\((?:\.\./)+experiments/([\w-]+)/README\.md\)"
     source[0] = re.sub(pattern, r"](/results/\1.md)", source[0])
-
-
-def _write(name: str, text: str) -> None:
-    path = DOCS / "results" / f"{name}.md"
-    path.parent.mkdir(exist_ok=True)
-    if not path.is_file() or path.read_text(encoding="utf-8") != text:  # else it is built anew
-        path.write_text(text, encoding="utf-8")
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

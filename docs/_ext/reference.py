@@ -9,9 +9,9 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
+from pages import write_page
 from sphinx.application import Sphinx
 
 from melanoma_lab.cli.help import COMMANDS, GROUPS, SECTIONS, list_keys
@@ -40,8 +40,6 @@ images. `generalisation_gap` is `train/accuracy` minus `val/accuracy`. Metrics o
 are named by it: `test/melanoma_sensitivity`. Those of every class are `test/sensitivity/<class>`
 and `test/specificity/<class>`."""
 
-REFERENCE = Path(__file__).resolve().parent.parent / "reference"
-
 
 def list_presets() -> dict[str, tuple[str, str]]:
     """Return the question of each preset, and what else the head of its file says."""
@@ -65,30 +63,25 @@ def list_metrics() -> dict[str, str]:
 
 def write_pages(_app: Sphinx) -> None:
     """Write all pages of the reference."""
-    _write("commands", _format_commands())
-    _write("sections", _format_sections())
-    _write("presets", _format_presets())
-    _write("metrics", _format_metrics())
+    write_page("reference/commands", _format_commands())
+    write_page("reference/sections", _format_sections())
+    write_page("reference/presets", _format_presets())
+    write_page("reference/metrics", _format_metrics())
     for group, options in list_options().items():
-        _write(f"group-{group.replace('/', '-')}", _format_group(group, options))
+        write_page(f"reference/group-{group.replace('/', '-')}", _format_group(group, options))
 
 
 def _format_commands() -> str:
-    parts = [
-        "# Commands",
-        "",
-        COMMANDS_HEAD,
-        "",
-    ]
+    parts = ["# Commands", "", COMMANDS_HEAD, ""]
     for task, command in COMMANDS.items():
         parts += [f"## {task}", "", command.purpose, ""]
         if command.groups:
             links = [f"[{name}]({_group_link(name)})" for name in command.groups]
             parts += [f"Groups: {', '.join(links)}.", ""]
-        if sections := [name for name in command.keys if name in SECTIONS]:
+        if sections := command.shared_sections:
             links = [f"[{name}](sections.md#{name})" for name in sections]
             parts += [f"Sections: {', '.join(links)}.", ""]
-        parts += _format_keys(list_keys(name for name in command.keys if name not in SECTIONS))
+        parts += _format_keys(command.list_own_keys())
     return "\n".join(parts)
 
 
@@ -115,12 +108,7 @@ def _format_group(group: str, options: Iterable[str]) -> str:
 
 
 def _format_presets() -> str:
-    parts = [
-        "# Presets",
-        "",
-        PRESETS_HEAD,
-        "",
-    ]
+    parts = ["# Presets", "", PRESETS_HEAD, ""]
     for name, (question, rest) in list_presets().items():
         told = re.sub(r"(?m)^ {2,}(.+)$", r"\n```bash\n\1\n```\n", rest)
         told = told.replace("\n```\n\n\n```bash\n", "\n")
@@ -133,12 +121,7 @@ def _format_presets() -> str:
 
 
 def _format_metrics() -> str:
-    parts = [
-        "# Metrics",
-        "",
-        METRICS_HEAD,
-        "",
-    ]
+    parts = ["# Metrics", "", METRICS_HEAD, ""]
     for name, text in list_metrics().items():
         parts += [f"## {name}", "", _to_markdown(text), ""]
     return "\n".join([*parts, _to_markdown(_undefined_metrics()), ""])
@@ -168,12 +151,6 @@ def _to_markdown(text: str) -> str:
         part if i % 2 else part.replace("*", "\\*").replace("<", "&lt;")
         for i, part in enumerate(parts)
     )
-
-
-def _write(name: str, text: str) -> None:
-    path = REFERENCE / f"{name}.md"
-    if not path.is_file() or path.read_text(encoding="utf-8") != text:  # else it is built anew
-        path.write_text(text, encoding="utf-8")
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from melanoma_lab.config.compose import CONF_DIR
+from melanoma_lab.config.compose import CONF_DIR, resolve_config_dir
 from melanoma_lab.config.descriptions import (
     KeyDescription,
     describe_keys,
@@ -34,7 +34,7 @@ class CommandHelp:
     Attributes:
         example: words of a command line after the program.
         purpose: one sentence, in Markdown.
-        keys: its keys and sections.
+        keys: names of its keys and sections.
         groups: its groups of options.
     """
 
@@ -42,6 +42,15 @@ class CommandHelp:
     purpose: str
     keys: tuple[str, ...]
     groups: tuple[str, ...] = ()
+
+    @property
+    def shared_sections(self) -> list[str]:
+        """Its sections that other commands have too, which have a help of their own."""
+        return [name for name in self.keys if name in SECTIONS]
+
+    def list_own_keys(self) -> list[KeyDescription]:
+        """Describe all its other keys."""
+        return list_keys(name for name in self.keys if name not in SECTIONS)
 
 
 _ARM = (
@@ -192,10 +201,7 @@ def _find_user_folders(arguments: Sequence[str]) -> list[Path]:
     words = list(arguments)
     found = [words[i + 1] for i, word in enumerate(words[:-1]) if word in CONFIG_DIR_FLAGS]
     found += [word.partition("=")[2] for word in words if word.startswith("--config-dir=")]
-    for folder in found:
-        if not Path(folder).expanduser().is_dir():
-            raise UserError(f"config_dir={folder}: no such folder.")
-    return [Path(folder).expanduser() for folder in found]
+    return [resolve_config_dir(folder) for folder in found]
 
 
 def _list_names(group: str, folders: Sequence[Path]) -> list[str]:
@@ -207,11 +213,7 @@ def _format_overview(folders: Sequence[Path]) -> str:
     commands = [
         f"  {task.value.ljust(16)}{_shorten(command.purpose)}" for task, command in COMMANDS.items()
     ]
-    listed = {
-        group: ", ".join(_list_names(group, folders))
-        for group in ("experiment", *GROUPS)
-        if group in {*list_options(), "experiment", "mapping"}
-    }
+    groups = {group: ", ".join(_list_names(group, folders)) for group in GROUPS}
     return "\n".join(
         [
             "melanoma_lab: did this change really help?",
@@ -225,10 +227,10 @@ def _format_overview(folders: Sequence[Path]) -> str:
             *commands,
             "",
             "Presets, +experiment=NAME:",
-            *_wrap(listed.pop("experiment")),
+            *_wrap(", ".join(_list_names("experiment", folders))),
             "",
             "Groups, GROUP=OPTION:",
-            *(line for group, names in listed.items() for line in _wrap(f"{group}: {names}")),
+            *(line for group, names in groups.items() for line in _wrap(f"{group}: {names}")),
             "",
             "More: --help GROUP, --help GROUP=OPTION, --help +experiment=NAME, --help training.",
             "The composed configuration: --cfg job. The version: --version.",
@@ -240,22 +242,25 @@ def _format_overview(folders: Sequence[Path]) -> str:
 def _shorten(purpose: str) -> str:
     """Return the first sentence of a purpose, up to its first semicolon."""
     first = purpose.partition(";")[0].partition(". ")[0]
-    return f"{first.replace('`', '').removesuffix('.')}."
+    return f"{_to_text(first).removesuffix('.')}."
+
+
+def _to_text(markdown: str) -> str:
+    """Return a sentence without the marks of code."""
+    return markdown.replace("`", "")
 
 
 def _format_command(task: Task) -> str:
     command = COMMANDS[task]
     lines = [f"{PROGRAM} {command.example}", ""]
-    lines += textwrap.wrap(command.purpose.replace("`", ""), WIDTH)
-    sections = [name for name in command.keys if name in SECTIONS]
-    keys = [name for name in command.keys if name not in SECTIONS]
+    lines += textwrap.wrap(_to_text(command.purpose), WIDTH)
     if command.groups:
         lines += ["", "Groups (GROUP=OPTION; more with --help GROUP):"]
         for name in command.groups:
-            lines += _wrap(f"{name}: {GROUPS[name].replace('`', '')}")
-    if keys:
-        lines += ["", "Keys (KEY=VALUE):", *_format_keys(list_keys(keys))]
-    if sections:
+            lines += _wrap(f"{name}: {_to_text(GROUPS[name])}")
+    if keys := command.list_own_keys():
+        lines += ["", "Keys (KEY=VALUE):", *_format_keys(keys)]
+    if sections := command.shared_sections:
         lines += ["", "Sections (more with --help SECTION):"]
         for name in sections:
             own = ", ".join(key.key.partition(".")[2] for key in list_keys([name]))
@@ -264,14 +269,13 @@ def _format_command(task: Task) -> str:
 
 
 def _format_section(name: str) -> str:
-    purpose = SECTIONS[name].replace("`", "")
-    return "\n".join([f"{name}: {purpose}", "", *_format_keys(list_keys([name]))])
+    return "\n".join([f"{name}: {SECTIONS[name]}", "", *_format_keys(list_keys([name]))])
 
 
 def _format_group(group: str, folders: Sequence[Path]) -> str:
-    lines = [f"{group}: {GROUPS[group].replace('`', '')}", ""]
+    lines = [f"{group}: {_to_text(GROUPS[group])}", ""]
     for name in _list_names(group, folders):
-        first = (_read_option_head(group, name, folders) or "").partition("\n")[0]
+        first = _read_option_head(group, name, folders).partition("\n")[0]
         lines.append(f"  {group}={name}".ljust(40) + first)
     return "\n".join([*lines, "", f"The keys of an option: --help {group}=OPTION."])
 
@@ -281,13 +285,13 @@ def _format_option(group: str, name: str, folders: Sequence[Path]) -> str:
     if name not in names:
         raise UserError(f"{group}={truncate(name)}: no such option. {suggest_choice(name, names)}")
     lines = [f"{'+' if group == 'experiment' else ''}{group}={name}", ""]
-    lines += (_read_option_head(group, name, folders) or "").splitlines()
+    lines += _read_option_head(group, name, folders).splitlines()
     if name in list_options().get(group, []):
         lines += ["", *_format_keys(describe_option(group, name)[1])]
     return "\n".join(lines)
 
 
-def _read_option_head(group: str, name: str, folders: Sequence[Path]) -> str | None:
+def _read_option_head(group: str, name: str, folders: Sequence[Path]) -> str:
     """Return the comment of an option's file, else its class's docstring."""
     path = next(
         folder / group / f"{name}.yaml"
@@ -296,7 +300,7 @@ def _read_option_head(group: str, name: str, folders: Sequence[Path]) -> str | N
     )
     head = read_head(path)
     if not head and name in list_options().get(group, []):
-        return inspect.getdoc(describe_option(group, name)[0])
+        return inspect.getdoc(describe_option(group, name)[0]) or ""
     return head
 
 
@@ -304,7 +308,7 @@ def _format_keys(keys: Iterable[KeyDescription]) -> list[str]:
     lines = []
     for key in keys:
         lines.append(f"  {key.key}={key.default}  ({key.type})")
-        text = key.text.replace("`", "")
+        text = _to_text(key.text)
         lines += textwrap.wrap(text, WIDTH, initial_indent="      ", subsequent_indent="      ")
     return lines
 

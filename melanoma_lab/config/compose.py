@@ -106,9 +106,7 @@ def compose_unchecked(overrides: Sequence[str], config_dir: str | Path | None) -
     """
     words = list(overrides)
     if config_dir is not None:
-        folder = Path(config_dir).expanduser().resolve()
-        if not folder.is_dir():
-            raise UserError(f"config_dir={config_dir}: no such folder.")
+        folder = resolve_config_dir(config_dir)
         words.append(f"hydra.searchpath=[{quote_override_text(f'file://{folder}')}]")
     with _use_hydra():
         try:
@@ -117,6 +115,18 @@ def compose_unchecked(overrides: Sequence[str], config_dir: str | Path | None) -
             raise
         except ValueError as error:  # Hydra raises it for architecture=0
             raise UserError(explain_hydra_error(error)) from error
+
+
+def resolve_config_dir(config_dir: str | Path) -> Path:
+    """Return the absolute path of a folder of the user's own presets and options.
+
+    Raises:
+        UserError: there is no such folder.
+    """
+    folder = Path(config_dir).expanduser().resolve()
+    if not folder.is_dir():
+        raise UserError(f"config_dir={config_dir}: no such folder.")
+    return folder
 
 
 def load_preset_reference(preset: str) -> str | None:

@@ -61,7 +61,7 @@ def describe_keys(
         if entry.name == "name" or _is_group(annotation, default):
             continue
         if isinstance(annotation, type) and is_dataclass(annotation):
-            inner = defaults.get(entry.name)
+            inner = defaults.get(entry.name, vars(default))
             found += describe_keys(annotation, f"{prefix}{entry.name}.", inner)
             continue
         found.append(
@@ -101,10 +101,11 @@ def read_head(path: Path) -> str:
 
 def list_options() -> dict[str, list[str]]:
     """Return the names of the options in ``conf/`` of each group that has classes, sorted."""
+    declared = {group for group, _ in OPTIONS}
     found: dict[str, list[str]] = {}
     for path in sorted(CONF_DIR.rglob("*.yaml")):
         group = path.parent.relative_to(CONF_DIR).as_posix()
-        if group.partition("/")[0] in {group for group, _ in OPTIONS}:
+        if group.partition("/")[0] in declared:
             found.setdefault(group, []).append(path.stem)
     return found
 
@@ -161,7 +162,8 @@ def _read_comment_above(lines: list[str], row: int) -> list[str]:
 def _format_type(annotation: Any) -> str:
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin in {Union, UnionType}:
-        return " or ".join(_format_type(part) for part in sorted(arguments, key=_is_none))
+        null_last = sorted(arguments, key=lambda part: part is NoneType)
+        return " or ".join(map(_format_type, null_last))
     if annotation is NoneType:
         return "null"
     if origin is list:
@@ -171,10 +173,6 @@ def _format_type(annotation: Any) -> str:
     if isinstance(annotation, type) and issubclass(annotation, Enum):
         return ", ".join(str(member.value) for member in annotation)
     return _TYPE_NAMES.get(annotation, "any value")
-
-
-def _is_none(annotation: Any) -> bool:
-    return annotation is NoneType
 
 
 def _format_value(value: Any) -> str:

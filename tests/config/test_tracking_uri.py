@@ -5,6 +5,7 @@ import pytest
 from melanoma_lab.cli.help import format_help
 from melanoma_lab.config.fingerprint import compute_fingerprint, config_to_dict
 from melanoma_lab.config.schema.tracking import (
+    DEFAULT_TRACKING_URI,
     Tracking,
     check_tracking_uri,
     describe_tracking_uri,
@@ -94,7 +95,6 @@ def test_passwords_are_neither_shown_nor_recorded(composed, uri, shown):
     assert config_to_dict(composed(f'tracking.uri="{uri}"'))["tracking"]["uri"] == shown
 
 
-def test_help_names_the_variable():
-    assert f"empty: {VARIABLE} if it is set" in " ".join(
-        format_help(["--help", "tracking"]).split()
-    )
+def test_help_names_the_variable_and_the_file():
+    text = format_help(["--help", "tracking"])
+    assert f'  tracking.uri=${{oc.env:{VARIABLE},"{DEFAULT_TRACKING_URI}"}}  (text)\n' in text

@@ -100,8 +100,8 @@ class WeightDecay(Regularisation):
     strength_keys: ClassVar = {"weight_decay": "factor"}
 
     #: Share by which every step reduces the kernels, times the learning rate. The default is usual
-    #: for image networks; Keras's default of 0.004 reduces a weight by only 0.2 % in
-    #: 600 steps at a learning rate of 0.001.
+    #: for image networks; Keras's default of 0.004 reduces a weight by only 0.2 % in 600 steps at a
+    #: learning rate of 0.001.
     factor: float = 0.05
 
     def __post_init__(self) -> None:

@@ -37,8 +37,8 @@ class EffectiveNumber(Balancing):
     """
 
     #: How strongly rare classes gain: 0 equals ``none``; values towards 1 approach
-    #: ``class_weight``. A class's images beyond about
-    #: 1 / (1 - beta) hardly count: beyond 1,000 for 0.999.
+    #: ``class_weight``. A class's images beyond about 1 / (1 - beta) hardly count: beyond 1,000
+    #: for 0.999.
     beta: float = 0.999
 
     def __post_init__(self) -> None:
@@ -225,8 +225,7 @@ class MixUp(Mixing):
     """Mixup: the weighted mean of two images and of their labels."""
 
     #: How evenly two images are mixed, from Beta(alpha, alpha): below 1 mostly one of them. Zhang
-    #: et
-    #: al. 2018 found 0.1 to 0.4 best on ImageNet.
+    #: et al. 2018 found 0.1 to 0.4 best on ImageNet.
     alpha: float = 0.2
 
 
